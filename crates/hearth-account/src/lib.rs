@@ -1,0 +1,1 @@
+//! Who may in: registration, sessions, tokens, passwords, interactive authentication.

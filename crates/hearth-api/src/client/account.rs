@@ -1,0 +1,1 @@
+//! Registration, login, sessions, devices, interactive authentication.

@@ -1,0 +1,1 @@
+//! Rooms: create, membership, state, send, read.

@@ -1,0 +1,1 @@
+//! /sync, filters, /events and their kin.

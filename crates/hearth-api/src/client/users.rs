@@ -1,0 +1,1 @@
+//! Profile, account data, push rules, capabilities.

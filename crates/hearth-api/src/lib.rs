@@ -1,0 +1,3 @@
+//! The doors: the only place that serves HTTP.
+
+mod client;

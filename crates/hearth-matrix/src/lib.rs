@@ -1,0 +1,1 @@
+//! The Matrix specification as values and pure functions.

@@ -1,0 +1,1 @@
+//! The event pipeline and everything about rooms.

@@ -1,0 +1,303 @@
+-- The first schema. Macros that the migration runner rewrites per engine:
+--   id_key()         64-bit integer primary key (the rowid on SQLite)
+--   bytes()          byte string
+--   counter(NAME)    a source of numbers
+--   without_rowid()  the primary key is the table (SQLite), nothing on PostgreSQL
+-- Strings that strangers choose (ids, types, state keys, JSON) are byte strings: PostgreSQL's text cannot hold NUL.
+-- Numbers of users, servers, event types and state keys are all numbers of `strings`.
+
+CREATE TABLE clock (id BIGINT PRIMARY KEY, position BIGINT NOT NULL);
+INSERT INTO clock (id, position) VALUES (1, 0);
+
+-- Numbers are handed out in blocks of 1000: a sequence with that step on PostgreSQL (a rolled-back block is lost there,
+-- not reused), a row of this table on SQLite.
+CREATE TABLE counters (name TEXT PRIMARY KEY, next_free BIGINT NOT NULL);
+counter(strings);
+counter(rooms);
+counter(events);
+counter(snapshots);
+counter(trie_nodes);
+counter(devices);
+counter(staged);
+
+CREATE TABLE strings (num id_key(), text bytes() NOT NULL UNIQUE);
+
+-- ---------------------------------------------------------------- rooms
+
+-- What never changes about a room.
+CREATE TABLE rooms (
+    num        id_key(),
+    room_id    bytes() NOT NULL UNIQUE,
+    version    TEXT NOT NULL,
+    creator    BIGINT NOT NULL,
+    room_type  BIGINT,
+    federate   BIGINT NOT NULL,
+    created_ts BIGINT NOT NULL
+);
+
+-- What changes with nearly every event.
+CREATE TABLE room_tips (
+    room                BIGINT PRIMARY KEY,
+    extremities         bytes() NOT NULL,  -- forward extremities, 8 bytes big-endian each, newest first
+    depth               BIGINT NOT NULL,
+    room_order          BIGINT NOT NULL,
+    snapshot            BIGINT NOT NULL,   -- current state, resolved over all extremities
+    last_position       BIGINT NOT NULL,   -- of the newest event with a position
+    last_local_position BIGINT NOT NULL,   -- of the newest event of a local sender: what destinations lack
+    joined              BIGINT NOT NULL,
+    invited             BIGINT NOT NULL,
+    knocked             BIGINT NOT NULL,
+    joined_local        BIGINT NOT NULL,
+    unread              BIGINT NOT NULL,   -- running count of what the default push rules notify for
+    partial_state       BIGINT NOT NULL
+);
+
+CREATE TABLE event_ids (
+    num      id_key(),
+    room     BIGINT NOT NULL,  -- 0 where the id is a hash (room version 3 and later)
+    event_id bytes() NOT NULL,
+    UNIQUE (event_id, room)
+);
+
+CREATE TABLE events (
+    num              id_key(),
+    room             BIGINT NOT NULL,
+    kind             BIGINT NOT NULL,   -- event type
+    state_key        BIGINT,
+    sender           BIGINT NOT NULL,
+    standing         BIGINT NOT NULL,   -- see Standing
+    moved            BIGINT NOT NULL,   -- position of the last change of standing or redaction
+    position         BIGINT,            -- arrival; none for outliers and history
+    room_order       BIGINT NOT NULL,
+    depth            BIGINT NOT NULL,
+    origin_server_ts BIGINT NOT NULL,
+    snapshot_before  BIGINT,
+    visibility       BIGINT NOT NULL,   -- history visibility at the event
+    redacted_by      BIGINT,
+    thread           BIGINT,            -- root of the thread it belongs to
+    unread           BIGINT NOT NULL,   -- running count at it, main timeline
+    unread_thread    BIGINT NOT NULL,   -- running count at it, its thread
+    txn_device       BIGINT,
+    txn_id           bytes()
+);
+CREATE INDEX events_by_position ON events (room, position) WHERE position IS NOT NULL;
+CREATE INDEX events_by_order ON events (room, room_order, num);
+CREATE UNIQUE INDEX events_by_txn ON events (txn_device, txn_id, room) WHERE txn_device IS NOT NULL;
+CREATE INDEX events_of_thread ON events (thread, room_order) WHERE thread IS NOT NULL;
+
+CREATE TABLE event_json (num id_key(), json bytes() NOT NULL);
+
+CREATE TABLE event_edges (
+    parent BIGINT NOT NULL,
+    event  BIGINT NOT NULL,
+    PRIMARY KEY (parent, event)
+) without_rowid();
+
+-- Auth edges of events that can themselves be auth events; chains run through these only.
+CREATE TABLE event_auth (
+    event BIGINT NOT NULL,
+    auth  BIGINT NOT NULL,
+    PRIMARY KEY (event, auth)
+) without_rowid();
+
+CREATE TABLE relations (
+    parent BIGINT NOT NULL,
+    rel    BIGINT NOT NULL,
+    child  BIGINT NOT NULL,
+    room   BIGINT NOT NULL,
+    PRIMARY KEY (parent, rel, child)
+) without_rowid();
+
+-- Redactions that arrived before their target, or that wait for it.
+CREATE TABLE redactions (
+    target BIGINT NOT NULL,
+    event  BIGINT NOT NULL,
+    PRIMARY KEY (target, event)
+) without_rowid();
+
+-- Remote PDUs accepted for work and not yet appended.
+CREATE TABLE staged (
+    num         id_key(),
+    room        BIGINT NOT NULL,
+    origin      BIGINT NOT NULL,
+    event_id    bytes() NOT NULL,
+    json        bytes() NOT NULL,
+    received_ts BIGINT NOT NULL,
+    UNIQUE (event_id, room)
+);
+
+-- Gaps left open behind an event: what is missing before it.
+CREATE TABLE gaps (
+    room    BIGINT NOT NULL,
+    event   BIGINT NOT NULL,
+    missing BIGINT NOT NULL,
+    PRIMARY KEY (room, event, missing)
+) without_rowid();
+
+-- ---------------------------------------------------------------- state
+
+CREATE TABLE snapshots (
+    num  id_key(),
+    room BIGINT NOT NULL,
+    root BIGINT NOT NULL,
+    size BIGINT NOT NULL
+);
+CREATE INDEX snapshots_of_room ON snapshots (room);
+
+CREATE TABLE trie_nodes (
+    room BIGINT NOT NULL,
+    node BIGINT NOT NULL,
+    data bytes() NOT NULL,
+    PRIMARY KEY (room, node)
+) without_rowid();
+
+-- The room's current state by position.
+CREATE TABLE room_state (
+    room     BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    snapshot BIGINT NOT NULL,
+    PRIMARY KEY (room, position)
+) without_rowid();
+
+-- Membership as intervals of positions; the open interval is the current one.
+CREATE TABLE memberships (
+    room       BIGINT NOT NULL,
+    usr        BIGINT NOT NULL,
+    since      BIGINT NOT NULL,
+    until      BIGINT,
+    membership BIGINT NOT NULL,
+    event      BIGINT NOT NULL,
+    sender     BIGINT NOT NULL,
+    local      BIGINT NOT NULL,  -- 1 if the user is ours
+    forgotten  BIGINT NOT NULL,
+    stripped   bytes(),          -- invites and knocks: the stripped state that came with them, a JSON array
+    PRIMARY KEY (room, usr, since)
+) without_rowid();
+CREATE INDEX memberships_of_user ON memberships (usr, since);
+CREATE INDEX memberships_now_of_user ON memberships (usr, membership, room) WHERE until IS NULL;
+CREATE INDEX memberships_now_of_room ON memberships (room, membership, since) WHERE until IS NULL;
+
+CREATE TABLE room_servers (
+    room   BIGINT NOT NULL,
+    server BIGINT NOT NULL,
+    since  BIGINT NOT NULL,
+    until  BIGINT,
+    joined BIGINT NOT NULL,  -- members there
+    PRIMARY KEY (room, server, since)
+) without_rowid();
+CREATE INDEX room_servers_by_server ON room_servers (server) WHERE until IS NULL;
+
+CREATE TABLE aliases (
+    alias   bytes() PRIMARY KEY,
+    room    BIGINT NOT NULL,
+    creator BIGINT NOT NULL
+);
+CREATE INDEX aliases_of_room ON aliases (room);
+
+-- Rooms in the public directory.
+CREATE TABLE published_rooms (room BIGINT PRIMARY KEY);
+
+CREATE TABLE receipts (
+    room     BIGINT NOT NULL,
+    usr      BIGINT NOT NULL,
+    kind     BIGINT NOT NULL,   -- 0 m.read, 1 m.read.private
+    thread   bytes() NOT NULL,  -- '' unthreaded, 'main', or the id of the thread's root
+    event    BIGINT NOT NULL,
+    ts       BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    PRIMARY KEY (room, usr, kind, thread)
+) without_rowid();
+CREATE INDEX receipts_by_position ON receipts (room, position);
+
+-- ---------------------------------------------------------------- users
+
+CREATE TABLE users (
+    num           BIGINT PRIMARY KEY,
+    password_hash TEXT,
+    kind          BIGINT NOT NULL,  -- 0 user, 1 guest, 2 application service
+    appservice    BIGINT,
+    admin         BIGINT NOT NULL,
+    locked        BIGINT NOT NULL,
+    suspended     BIGINT NOT NULL,
+    deactivated   BIGINT NOT NULL,
+    erased        BIGINT NOT NULL,
+    created_ts    BIGINT NOT NULL
+);
+
+CREATE TABLE devices (
+    num          id_key(),
+    usr          BIGINT NOT NULL,
+    device_id    bytes() NOT NULL,
+    display_name bytes(),
+    last_seen_ip TEXT,
+    last_seen_ts BIGINT,
+    created_ts   BIGINT NOT NULL,
+    UNIQUE (usr, device_id)
+);
+
+-- Tokens are stored as SHA-256 only.
+CREATE TABLE access_tokens (
+    hash       bytes() PRIMARY KEY,
+    usr        BIGINT NOT NULL,
+    device     BIGINT,
+    refresh    bytes(),   -- hash of the refresh token it came with
+    expires_ts BIGINT,
+    created_ts BIGINT NOT NULL
+);
+CREATE INDEX access_tokens_of_device ON access_tokens (device);
+CREATE INDEX access_tokens_of_user ON access_tokens (usr);
+
+CREATE TABLE refresh_tokens (
+    hash       bytes() PRIMARY KEY,
+    usr        BIGINT NOT NULL,
+    device     BIGINT NOT NULL,
+    replaced_by bytes(),        -- hash of its successor, once used
+    confirmed  BIGINT NOT NULL, -- 1 once the successor was seen in use: from then on using this one is theft
+    created_ts BIGINT NOT NULL
+);
+CREATE INDEX refresh_tokens_of_device ON refresh_tokens (device);
+
+-- One-time tokens of `m.login.token`.
+CREATE TABLE login_tokens (hash bytes() PRIMARY KEY, usr BIGINT NOT NULL, expires_ts BIGINT NOT NULL);
+
+CREATE TABLE uia_sessions (
+    id         TEXT PRIMARY KEY,
+    request    bytes() NOT NULL,  -- what is being authorised: method, path and the body of the first call
+    completed  bytes() NOT NULL,  -- JSON: stages done and their outcome
+    expires_ts BIGINT NOT NULL
+);
+
+CREATE TABLE registration_tokens (
+    token        bytes() PRIMARY KEY,
+    uses_allowed BIGINT,
+    pending      BIGINT NOT NULL,
+    completed    BIGINT NOT NULL,
+    expires_ts   BIGINT
+);
+
+CREATE TABLE registration_nonces (nonce TEXT PRIMARY KEY, expires_ts BIGINT NOT NULL);
+
+CREATE TABLE profiles (
+    usr      BIGINT NOT NULL,
+    field    bytes() NOT NULL,
+    value    bytes() NOT NULL,  -- JSON
+    position BIGINT NOT NULL,
+    PRIMARY KEY (usr, field)
+) without_rowid();
+
+CREATE TABLE account_data (
+    usr      BIGINT NOT NULL,
+    room     BIGINT NOT NULL,  -- 0: global
+    kind     bytes() NOT NULL,
+    content  bytes() NOT NULL,
+    position BIGINT NOT NULL,
+    PRIMARY KEY (usr, room, kind)
+) without_rowid();
+CREATE INDEX account_data_by_position ON account_data (usr, position);
+
+CREATE TABLE filters (
+    usr    BIGINT NOT NULL,
+    num    BIGINT NOT NULL,
+    filter bytes() NOT NULL,
+    PRIMARY KEY (usr, num)
+) without_rowid();

@@ -1,0 +1,94 @@
+//! What carries a position: rows to be stamped at COMMIT, and what is announced of them afterwards.
+
+use std::sync::Arc;
+
+use crate::{DeviceNum, EventNum, OwnedValue, Position, RoomNum, StringNum, UserNum, Value};
+
+/// Statements that share one position, and what the feed says of them once they are committed.
+///
+/// Statements name their position `position($n)` with [`Value::Position`] as parameter `n`.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub(crate) statements: Vec<(&'static str, Vec<OwnedValue>)>,
+    pub(crate) change: Change,
+}
+
+impl Publication {
+    /// A publication without statements yet.
+    pub fn new(change: Change) -> Self {
+        Self { statements: Vec::new(), change }
+    }
+
+    /// Adds a statement.
+    pub(crate) fn exec(&mut self, sql: &'static str, params: &[Value<'_>]) {
+        self.statements.push((sql, params.iter().map(Value::to_owned).collect()));
+    }
+}
+
+/// What changed, for the hub and for other readers of the feed.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A live event.
+    Event(Arc<FeedEvent>),
+    /// A receipt moved forward.
+    Receipt {
+        /// Where.
+        room: RoomNum,
+        /// Whose.
+        user: UserNum,
+        /// Only the user himself sees it.
+        private: bool,
+    },
+    /// Account data of a user, global or of a room.
+    AccountData {
+        /// Whose.
+        user: UserNum,
+        /// Of which room, if not global.
+        room: Option<RoomNum>,
+    },
+    /// A user's membership record changed without an event: forgotten.
+    Membership {
+        /// Whose.
+        user: UserNum,
+        /// Where.
+        room: RoomNum,
+    },
+}
+
+/// A live event as the feed carries it: enough to serve it to a client without asking the store again.
+#[derive(Clone, Debug)]
+pub struct FeedEvent {
+    /// Its room.
+    pub room: RoomNum,
+    /// Its number.
+    pub num: EventNum,
+    /// Its id.
+    pub event_id: Arc<str>,
+    /// Event type.
+    pub kind: StringNum,
+    /// State key of a state event.
+    pub state_key: Option<StringNum>,
+    /// Sender.
+    pub sender: UserNum,
+    /// Milliseconds since the epoch, by the sender's server.
+    pub origin_server_ts: i64,
+    /// The event in federation format, as stored.
+    pub json: Arc<str>,
+    /// The sending device and its transaction id.
+    pub txn: Option<(DeviceNum, Arc<str>)>,
+    /// The state event that it replaced.
+    pub replaces: Option<EventNum>,
+    /// The event that it redacts.
+    pub redacts: Option<EventNum>,
+    /// For `m.room.member`: the user and his membership before and after.
+    pub membership: Option<(UserNum, Option<crate::Membership>, crate::Membership)>,
+}
+
+/// A committed change with its position.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// Its place on the clock.
+    pub position: Position,
+    /// What changed.
+    pub change: Change,
+}

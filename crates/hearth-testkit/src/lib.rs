@@ -1,0 +1,1 @@
+//! Whole servers in one process, and clients to knock on their doors.

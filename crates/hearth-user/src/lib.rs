@@ -1,0 +1,1 @@
+//! What belongs to a user: profile, account data, filters, push rules.

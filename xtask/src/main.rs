@@ -1,0 +1,2 @@
+//! Chores of the repository: pages made from facts.
+fn main() {}
