@@ -213,6 +213,7 @@ CREATE INDEX receipts_by_position ON receipts (room, position);
 
 CREATE TABLE users (
     num           BIGINT PRIMARY KEY,
+    localpart     bytes() NOT NULL UNIQUE,
     password_hash TEXT,
     kind          BIGINT NOT NULL,  -- 0 user, 1 guest, 2 application service
     appservice    BIGINT,
@@ -221,8 +222,10 @@ CREATE TABLE users (
     suspended     BIGINT NOT NULL,
     deactivated   BIGINT NOT NULL,
     erased        BIGINT NOT NULL,
+    departing     BIGINT NOT NULL,  -- 1 while a deactivated user still has rooms to leave
     created_ts    BIGINT NOT NULL
 );
+CREATE INDEX users_departing ON users (num) WHERE departing = 1;
 
 CREATE TABLE devices (
     num          id_key(),
@@ -240,7 +243,8 @@ CREATE TABLE access_tokens (
     hash       bytes() PRIMARY KEY,
     usr        BIGINT NOT NULL,
     device     BIGINT,
-    refresh    bytes(),   -- hash of the refresh token it came with
+    refresh    bytes(),          -- hash of the refresh token it came with
+    fresh      BIGINT NOT NULL,  -- 1 if a refresh made it and it was not seen in use yet
     expires_ts BIGINT,
     created_ts BIGINT NOT NULL
 );
@@ -248,12 +252,12 @@ CREATE INDEX access_tokens_of_device ON access_tokens (device);
 CREATE INDEX access_tokens_of_user ON access_tokens (usr);
 
 CREATE TABLE refresh_tokens (
-    hash       bytes() PRIMARY KEY,
-    usr        BIGINT NOT NULL,
-    device     BIGINT NOT NULL,
-    replaced_by bytes(),        -- hash of its successor, once used
-    confirmed  BIGINT NOT NULL, -- 1 once the successor was seen in use: from then on using this one is theft
-    created_ts BIGINT NOT NULL
+    hash        bytes() PRIMARY KEY,
+    usr         BIGINT NOT NULL,
+    device      BIGINT NOT NULL,
+    replaced_by bytes(),         -- hash of its successor, once used
+    spent       BIGINT NOT NULL, -- 1 once the successor was seen in use: from then on using this one is theft
+    created_ts  BIGINT NOT NULL
 );
 CREATE INDEX refresh_tokens_of_device ON refresh_tokens (device);
 
@@ -261,8 +265,8 @@ CREATE INDEX refresh_tokens_of_device ON refresh_tokens (device);
 CREATE TABLE login_tokens (hash bytes() PRIMARY KEY, usr BIGINT NOT NULL, expires_ts BIGINT NOT NULL);
 
 CREATE TABLE uia_sessions (
-    id         TEXT PRIMARY KEY,
-    request    bytes() NOT NULL,  -- what is being authorised: method, path and the body of the first call
+    id         bytes() PRIMARY KEY,
+    request    bytes() NOT NULL,  -- hash of what is being authorised: method, path, user and the body of the first call
     completed  bytes() NOT NULL,  -- JSON: stages done and their outcome
     expires_ts BIGINT NOT NULL
 );
@@ -270,12 +274,11 @@ CREATE TABLE uia_sessions (
 CREATE TABLE registration_tokens (
     token        bytes() PRIMARY KEY,
     uses_allowed BIGINT,
-    pending      BIGINT NOT NULL,
     completed    BIGINT NOT NULL,
     expires_ts   BIGINT
 );
 
-CREATE TABLE registration_nonces (nonce TEXT PRIMARY KEY, expires_ts BIGINT NOT NULL);
+CREATE TABLE registration_nonces (nonce bytes() PRIMARY KEY, expires_ts BIGINT NOT NULL);
 
 CREATE TABLE profiles (
     usr      BIGINT NOT NULL,

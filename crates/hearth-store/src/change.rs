@@ -46,6 +46,11 @@ pub enum Change {
         /// Of which room, if not global.
         room: Option<RoomNum>,
     },
+    /// A field of a local user's profile.
+    Profile {
+        /// Whose.
+        user: UserNum,
+    },
     /// A user's membership record changed without an event: forgotten.
     Membership {
         /// Whose.

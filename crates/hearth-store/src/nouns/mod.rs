@@ -10,4 +10,9 @@ mod receipts;
 mod rooms;
 mod state;
 
+pub use account_data::AccountDataEvent;
+pub use accounts::{
+    Account, Device, Interactive, IssuedTokens, LockState, NewAccount, RefreshToken, RegistrationToken, Session,
+    TokenHash, UserKind,
+};
 pub use members::Membership;
