@@ -1,1 +1,3 @@
 //! The Matrix specification as values and pure functions.
+
+pub use ruma;

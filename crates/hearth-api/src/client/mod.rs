@@ -1,6 +1,18 @@
 //! The client-server API: one file per chapter of the specification.
 
 pub(crate) mod account;
+pub(crate) mod discovery;
+mod errors;
 pub(crate) mod rooms;
 pub(crate) mod sync;
 pub(crate) mod users;
+
+use crate::route::Route;
+
+/// The routes of all chapters.
+pub(crate) fn routes() -> Vec<Route> {
+    [account::routes(), discovery::routes(), rooms::routes(), sync::routes(), users::routes()]
+        .into_iter()
+        .flatten()
+        .collect()
+}

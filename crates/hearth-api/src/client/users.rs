@@ -1,1 +1,7 @@
 //! Profile, account data, push rules, capabilities.
+
+use crate::route::Route;
+
+pub(crate) fn routes() -> Vec<Route> {
+    Vec::new()
+}

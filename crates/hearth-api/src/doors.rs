@@ -1,0 +1,73 @@
+//! What every handler can reach: the domain's handles and what the doors themselves are told.
+
+use std::sync::Arc;
+
+use hearth_account::Accounts;
+use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
+use hearth_room::Rooms;
+use hearth_store::Store;
+use hearth_sync::Syncs;
+use hearth_user::Users;
+
+use crate::Shutdown;
+
+/// The state of all handlers. Cheap to clone.
+#[derive(Clone)]
+pub struct Doors {
+    /// Who may in.
+    pub accounts: Accounts,
+    /// What belongs to a user.
+    pub users: Users,
+    /// Everything about rooms.
+    pub rooms: Rooms,
+    /// What clients see change.
+    pub syncs: Syncs,
+    /// What we remember; handlers leave it to the others, only `/ready` asks it.
+    pub store: Store,
+    /// What the doors are told.
+    pub options: Arc<DoorOptions>,
+    /// The server wants to stop.
+    pub shutdown: Shutdown,
+    /// Writes the page of metrics.
+    pub metrics: MetricsPage,
+}
+
+/// Writes the page of metrics in Prometheus' text format.
+pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the doors are told by the settings.
+#[derive(Clone, Debug)]
+pub struct DoorOptions {
+    /// Our name in the federation.
+    pub server_name: OwnedServerName,
+    /// Where clients find us; advertised by `/.well-known/matrix/client`.
+    pub public_url: Option<String>,
+    /// Version of rooms that name none.
+    pub default_room_version: RoomVersionId,
+    /// Who may register.
+    pub registration: Registration,
+}
+
+/// Who may register.
+#[derive(Clone, Default)]
+pub struct Registration {
+    /// Anybody who passes the stages.
+    pub enabled: bool,
+    /// Whoever knows this secret, at `/_synapse/admin/v1/register`.
+    pub shared_secret: Option<String>,
+    /// A registration token is one of the stages.
+    pub token_required: bool,
+    /// Guests may have accounts.
+    pub guests: bool,
+}
+
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registration")
+            .field("enabled", &self.enabled)
+            .field("shared_secret", &self.shared_secret.as_ref().map(|_| "…"))
+            .field("token_required", &self.token_required)
+            .field("guests", &self.guests)
+            .finish()
+    }
+}

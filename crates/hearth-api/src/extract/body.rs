@@ -1,0 +1,67 @@
+//! Reading bodies: bounded in size and time.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::ApiError;
+use crate::threshold::Record;
+
+/// Largest body of a route that does not say otherwise: a full federation transaction (50 events of 64 KiB) fits.
+pub(crate) const BODY_SIZE_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a client may take to send a body that we keep in memory.
+const BODY_TIME: Duration = Duration::from_secs(120);
+
+/// Reads a body whole, within the limit of its route.
+pub(super) async fn read(headers: &HeaderMap, extensions: &Extensions, body: Body) -> Result<Bytes, ApiError> {
+    let limit = Record::of(extensions).and_then(Record::route).map_or(BODY_SIZE_BYTES, |route| route.body_size_bytes);
+    let too_large = || ApiError::too_large(format!("The body is larger than {limit} bytes"));
+
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    // Most requests have no body: no timer for them.
+    if announced.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) && http_body::Body::is_end_stream(&body)
+    {
+        return Ok(Bytes::new());
+    }
+    match tokio::time::timeout(BODY_TIME, Box::pin(Limited::new(body, limit).collect())).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(ApiError::bad_request("M_UNKNOWN", "The body ended early")),
+        Err(_) => Err(ApiError::new(http::StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long")),
+    }
+}
+
+/// Tells a body that is no JSON from one of the wrong shape. The parser may stumble over the shape first. An empty body was
+/// read as `{}`.
+pub(super) fn json_error(error: &serde_json::Error, body: &[u8]) -> ApiError {
+    match serde_json::from_slice::<IgnoredAny>(if body.is_empty() { b"{}" } else { body }) {
+        Err(syntax) => ApiError::not_json(format!("The body is not JSON: {syntax}")),
+        Ok(_) if error.is_data() => ApiError::bad_json(error.to_string()),
+        // Strings that are JSON to a skimmer, but no Unicode to a reader.
+        Ok(_) => ApiError::not_json(format!("The body is not JSON: {error}")),
+    }
+}
+
+/// A JSON body, for endpoints that ruma does not know. An empty body reads as `{}`.
+#[derive(Clone, Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = read(&parts.headers, &parts.extensions, body).await?;
+        let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        serde_json::from_slice(body).map(Self).map_err(|error| json_error(&error, body))
+    }
+}

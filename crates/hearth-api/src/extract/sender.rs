@@ -1,0 +1,99 @@
+//! Who asks, by access token.
+//!
+//! Spec: client-server API, "Using access tokens".
+
+use axum::extract::FromRequestParts;
+use hearth_account::Authenticated;
+use hearth_matrix::ruma::{OwnedDeviceId, OwnedUserId};
+use hearth_store::{DeviceNum, UserNum};
+use http::header;
+use http::request::Parts;
+
+use crate::threshold::Record;
+use crate::{ApiError, Doors};
+
+/// The user who sends this request.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The user's id.
+    pub user_id: OwnedUserId,
+    /// The user's number.
+    pub user: UserNum,
+    /// The session's device; an application service has none.
+    pub device_id: Option<OwnedDeviceId>,
+    /// The device's number.
+    pub device: Option<DeviceNum>,
+    /// A guest account.
+    pub is_guest: bool,
+    /// A server administrator.
+    pub is_admin: bool,
+}
+
+/// The user who sends this request, if it names one. A token that is given must be good.
+#[derive(Clone, Debug)]
+pub struct OptionalSender(pub Option<Sender>);
+
+impl FromRequestParts<Doors> for Sender {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Self, ApiError> {
+        OptionalSender::from_request_parts(parts, doors).await?.0.ok_or_else(ApiError::missing_token)
+    }
+}
+
+impl FromRequestParts<Doors> for OptionalSender {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Self, ApiError> {
+        let Some(token) = access_token(parts) else {
+            return Ok(Self(None));
+        };
+        let Authenticated { user_id, user, device_id, device, is_guest, is_admin } =
+            doors.accounts.authenticate(&token).await?;
+        if let Some(record) = Record::of(&parts.extensions) {
+            record.set_user(&user_id);
+        }
+        Ok(Self(Some(Sender { user_id, user, device_id, device, is_guest, is_admin })))
+    }
+}
+
+/// The token of the `Authorization` header, else of the query.
+fn access_token(parts: &Parts) -> Option<String> {
+    if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+        let value = value.to_str().ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        return scheme
+            .eq_ignore_ascii_case("bearer")
+            .then(|| token.trim().to_owned())
+            .filter(|token| !token.is_empty());
+    }
+    let query = parts.uri.query()?;
+    form_urlencoded::parse(query.as_bytes())
+        .find_map(|(name, value)| (name == "access_token" && !value.is_empty()).then(|| value.into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::access_token;
+
+    fn token_of(uri: &str, authorization: Option<&str>) -> Option<String> {
+        let mut request = http::Request::get(uri);
+        if let Some(value) = authorization {
+            request = request.header("Authorization", value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        access_token(&parts)
+    }
+
+    #[test]
+    fn a_token_comes_from_the_header_or_the_query() {
+        assert_eq!(token_of("/", None), None);
+        assert_eq!(token_of("/", Some("Bearer abc")).as_deref(), Some("abc"));
+        assert_eq!(token_of("/", Some("bearer abc")).as_deref(), Some("abc"));
+        assert_eq!(token_of("/?a=1&access_token=a%2Bb", None).as_deref(), Some("a+b"));
+        assert_eq!(token_of("/?access_token=query", Some("Bearer header")).as_deref(), Some("header"));
+        assert_eq!(token_of("/", Some("Basic abc")), None);
+        assert_eq!(token_of("/", Some("Bearer ")), None);
+        assert_eq!(token_of("/?access_token=", None), None);
+    }
+}

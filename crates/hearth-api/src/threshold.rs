@@ -1,0 +1,186 @@
+//! What happens to every request before and after its handler: cross-origin headers, the log line, metrics, panics.
+//!
+//! Queries are never logged: they may hold access tokens.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use hearth_matrix::ruma::{OwnedUserId, UserId};
+use http::{Extensions, Method, Request, StatusCode};
+use http_body::Body as _;
+use metrics::{Counter, Histogram};
+use tower::Service;
+
+use crate::error::Cause;
+use crate::{ApiError, cors};
+
+/// What is learnt about a request on its way in. Travels in its extensions.
+pub(crate) struct Record {
+    pub(crate) client: IpAddr,
+    route: OnceLock<Arc<RouteRecord>>,
+    user: OnceLock<OwnedUserId>,
+}
+
+impl Record {
+    fn new(client: IpAddr) -> Self {
+        Self { client, route: OnceLock::new(), user: OnceLock::new() }
+    }
+
+    /// The record of the request with these extensions.
+    pub(crate) fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get::<Arc<Self>>().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn route(&self) -> Option<&RouteRecord> {
+        self.route.get().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn set_route(&self, route: Arc<RouteRecord>) {
+        let _ = self.route.set(route);
+    }
+
+    pub(crate) fn set_user(&self, user_id: &UserId) {
+        let _ = self.user.set(user_id.to_owned());
+    }
+}
+
+/// What is known about a route: its name, its limits, its counters.
+pub(crate) struct RouteRecord {
+    method: Method,
+    path: Box<str>,
+    pub(crate) body_size_bytes: usize,
+    duration: OnceLock<Histogram>,
+    by_status: Mutex<Vec<(StatusCode, Counter)>>,
+}
+
+impl RouteRecord {
+    pub(crate) fn new(method: &Method, path: &str, body_size_bytes: usize) -> Self {
+        Self {
+            method: method.clone(),
+            path: path.into(),
+            body_size_bytes,
+            duration: OnceLock::new(),
+            by_status: Mutex::default(),
+        }
+    }
+
+    fn count(&self, status: StatusCode, seconds: f64) {
+        let labels = || [("method", self.method.to_string()), ("route", self.path.to_string())];
+        self.duration
+            .get_or_init(|| metrics::histogram!("hearth_http_request_duration_seconds", &labels()))
+            .record(seconds);
+        let mut by_status = self.by_status.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = match by_status.iter().position(|(known, _)| *known == status) {
+            Some(at) => &by_status[at].1,
+            None => {
+                let [method, route] = labels();
+                let labels = [method, route, ("status", status.as_str().to_owned())];
+                by_status.push((status, metrics::counter!("hearth_http_requests_total", &labels)));
+                &by_status[by_status.len() - 1].1
+            }
+        };
+        counter.increment(1);
+    }
+}
+
+/// Leads a request to its handler and the answer back.
+pub(crate) async fn pass(mut router: Router, mut request: Request<Body>, client: IpAddr) -> Response {
+    let with_cors = cors::applies_to(request.uri().path());
+    let record = Arc::new(Record::new(client));
+    let line = Line::begin(&request, Arc::clone(&record));
+    let mut response = if with_cors && request.method() == Method::OPTIONS {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        request.extensions_mut().insert(record);
+        match AssertUnwindSafe(router.call(request)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(panic) => {
+                ApiError::internal(format_args!("the handler panicked: {}", panic_message(&*panic))).into_response()
+            }
+        }
+    };
+    if with_cors {
+        cors::add_headers(response.headers_mut());
+    }
+    line.end(&response);
+    response
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
+}
+
+/// A request's line in the log. A client that goes away leaves a line, too.
+struct Line {
+    record: Arc<Record>,
+    method: Method,
+    path: Box<str>,
+    began: Instant,
+    written: bool,
+}
+
+/// Not of HTTP, but what many servers log when a client went away before its answer.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+impl Line {
+    fn begin(request: &Request<Body>, record: Arc<Record>) -> Self {
+        let (method, path) = (request.method().clone(), request.uri().path().into());
+        Self { record, method, path, began: Instant::now(), written: false }
+    }
+
+    fn end(mut self, response: &Response) {
+        self.written = true;
+        let bytes = response.body().size_hint().exact();
+        self.write(response.status(), bytes, response.extensions().get::<Cause>());
+    }
+
+    fn write(&self, status: StatusCode, bytes: Option<u64>, cause: Option<&Cause>) {
+        let elapsed = self.began.elapsed();
+        let route = self.record.route();
+        let path = route.map_or(&self.path, |route| &route.path);
+        let user = self.record.user.get().map(tracing::field::display);
+        if let Some(Cause(cause)) = cause {
+            tracing::error!(method = %self.method, route = %path, user, cause, "request failed");
+        }
+        tracing::info!(
+            method = %self.method,
+            route = %path,
+            status = status.as_u16(),
+            ms = elapsed.as_micros() as f64 / 1000.0,
+            bytes,
+            client = %self.record.client,
+            user,
+            "request"
+        );
+        match route {
+            Some(route) => route.count(status, elapsed.as_secs_f64()),
+            None => {
+                let labels = [("method", "any"), ("route", "none"), ("status", status.as_str())];
+                let labels = labels.map(|(name, value)| (name, value.to_owned()));
+                metrics::counter!("hearth_http_requests_total", &labels).increment(1);
+            }
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if !self.written
+            && let Ok(status) = StatusCode::from_u16(CLIENT_CLOSED_REQUEST)
+        {
+            self.write(status, None, None);
+        }
+    }
+}
