@@ -1,3 +1,29 @@
 //! The Matrix specification as values and pure functions.
+//!
+//! Event formats per room version, canonical JSON, hashes, signatures, redaction, auth rules,
+//! state resolution, visibility and push rules. No I/O and no clock; the only randomness is
+//! [`SigningKey::generate`]. Whoever calls has fetched what the rules need.
+//!
+//! ruma is reached through here only.
 
 pub use ruma;
+
+pub mod auth;
+pub mod canonical;
+pub mod client_format;
+mod draft;
+pub mod hash;
+mod key;
+mod pdu;
+pub mod power_levels;
+pub mod redact;
+pub mod signatures;
+mod version;
+
+pub use self::{
+    draft::{Draft, DraftError, Place, SealError, V1Place, seal},
+    key::{KeyError, SigningKey},
+    pdu::{MAX_ID_BYTES, MAX_PDU_BYTES, Pdu, PduError},
+    power_levels::{Level, PowerLevels},
+    version::{DEFAULT_VERSION, RoomVersionRules, SUPPORTED_VERSIONS, rules},
+};

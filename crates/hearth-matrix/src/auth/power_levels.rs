@@ -1,0 +1,84 @@
+//! The auth rules for `m.room.power_levels` events.
+//!
+//! An absent named level counts as its default, both as the current and the new value.
+//! Spec: rooms, "Authorization rules", "If type is `m.room.power_levels`".
+
+use ruma::UserId;
+
+use super::{
+    AuthRefusal, Facts,
+    facts::{Form, Levels, Named, PowerFacts},
+    refuse,
+};
+use crate::{Level, Pdu, PowerLevels, RoomVersionRules};
+
+pub(super) fn check(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    current: Option<&Pdu>,
+    levels: &PowerLevels,
+    sender_level: Level,
+) -> Result<(), AuthRefusal> {
+    let Facts::PowerLevels(new) = pdu.facts() else {
+        return refuse("not an m.room.power_levels event");
+    };
+    check_form(rules, new)?;
+    if rules.authorization.explicitly_privilege_room_creators
+        && new.users.levels.keys().any(|user| <&UserId>::try_from(&**user).is_ok_and(|user| levels.is_creator(user)))
+    {
+        return refuse("users must not name a creator of the room");
+    }
+    let Some(Facts::PowerLevels(current)) = current.map(Pdu::facts) else {
+        return Ok(());
+    };
+
+    for (name, field, _) in Named::ALL {
+        let too_high = Level::Finite(current.named(name).max(new.named(name))) > sender_level;
+        if current.named[name as usize] != new.named[name as usize] && too_high {
+            return refuse(format!("the sender's power level is too low to change {field}"));
+        }
+    }
+    check_map(&current.events, &new.events, sender_level, |_, level| level > sender_level)?;
+    if rules.authorization.limit_notifications_power_levels {
+        check_map(&current.notifications, &new.notifications, sender_level, |_, level| level > sender_level)?;
+    }
+    check_map(&current.users, &new.users, sender_level, |user, level| {
+        user != pdu.sender.as_str() && level >= sender_level
+    })
+}
+
+fn check_form(rules: &RoomVersionRules, new: &PowerFacts) -> Result<(), AuthRefusal> {
+    let worst_allowed = if rules.authorization.integer_power_levels { Form::Integer } else { Form::Lax };
+    let checked_maps = [&new.users, &new.events, &new.notifications];
+    // Before version 6 nothing reads `notifications`, before version 10 nothing asks for its form.
+    let checked_maps =
+        if rules.authorization.limit_notifications_power_levels { &checked_maps[..] } else { &checked_maps[..2] };
+    if new.named_form > worst_allowed || checked_maps.iter().any(|map| map.form > worst_allowed) {
+        return refuse("a power level is not an integer");
+    }
+    if !new.users_are_ids {
+        return refuse("a key of users is not a user id");
+    }
+    Ok(())
+}
+
+/// Entries that were added, changed or removed: may the old one be touched, and is the new one not
+/// above the sender?
+fn check_map(
+    current: &Levels,
+    new: &Levels,
+    sender_level: Level,
+    untouchable: impl Fn(&str, Level) -> bool,
+) -> Result<(), AuthRefusal> {
+    for (key, level) in &current.levels {
+        if new.levels.get(key) != Some(level) && untouchable(key, Level::Finite(*level)) {
+            return refuse(format!("the sender's power level is too low to change {key}"));
+        }
+    }
+    for (key, level) in &new.levels {
+        if current.levels.get(key) != Some(level) && Level::Finite(*level) > sender_level {
+            return refuse(format!("the sender's power level is too low to give {key} {level}"));
+        }
+    }
+    Ok(())
+}
