@@ -260,6 +260,7 @@ CREATE TABLE refresh_tokens (
     created_ts  BIGINT NOT NULL
 );
 CREATE INDEX refresh_tokens_of_device ON refresh_tokens (device);
+CREATE INDEX refresh_tokens_of_user ON refresh_tokens (usr);
 
 -- One-time tokens of `m.login.token`.
 CREATE TABLE login_tokens (hash bytes() PRIMARY KEY, usr BIGINT NOT NULL, expires_ts BIGINT NOT NULL);

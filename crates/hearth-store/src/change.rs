@@ -46,6 +46,11 @@ pub enum Change {
         /// Of which room, if not global.
         room: Option<RoomNum>,
     },
+    /// A local user's sessions were ended or his rights changed: what is remembered of them must be looked at anew.
+    Sessions {
+        /// Whose.
+        user: UserNum,
+    },
     /// A field of a local user's profile.
     Profile {
         /// Whose.

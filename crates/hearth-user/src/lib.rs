@@ -1,5 +1,24 @@
-//! What belongs to a user: profile, account data, filters, push rules.
+//! What belongs to a user: profile, account data and tags, filters, push rules.
+//!
+//! Rooms are strangers here: whoever shows a changed profile in rooms does it with [`Users::profile`] in hand.
 
-/// Everything that belongs to a user. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Users;
+pub mod account_data;
+pub mod filters;
+pub mod profile;
+pub mod push_rules;
+pub mod tags;
+
+use hearth_store::Store;
+
+/// What belongs to users. Cheap to clone.
+#[derive(Clone)]
+pub struct Users {
+    store: Store,
+}
+
+impl Users {
+    /// Over a store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+}

@@ -113,6 +113,16 @@ impl AccountData<'_, '_> {
         Ok(())
     }
 
+    /// The number of a room that the user ever had to do with: to others it is not there.
+    pub fn room_of(&mut self, user: UserNum, room_id: &str) -> Result<Option<RoomNum>, StoreError> {
+        self.tx.one(
+            "SELECT r.num FROM rooms r WHERE r.room_id = $1 \
+             AND EXISTS (SELECT 1 FROM memberships m WHERE m.room = r.num AND m.usr = $2)",
+            &[room_id.as_bytes().into(), user.into()],
+            |row| Ok(RoomNum(row.int(0)?)),
+        )
+    }
+
     /// Forgets everything of a user, without telling anybody: he is gone.
     pub fn purge(&mut self, user: UserNum) -> Result<(), StoreError> {
         self.tx.exec("DELETE FROM account_data WHERE usr = $1", &[user.into()])

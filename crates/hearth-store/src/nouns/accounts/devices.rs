@@ -1,6 +1,5 @@
 //! Devices of local users: each login has one, tokens belong to it.
 
-use super::tokens::{TokenHash, token_hash};
 use crate::engine::Counter;
 use crate::{DeviceNum, Row, StoreError, Tx, UserNum};
 
@@ -39,18 +38,18 @@ impl<'c> Tx<'c> {
 }
 
 impl Devices<'_, '_> {
-    /// The device of that id, made now if there is none; a known one keeps its name and loses its tokens, which are
-    /// returned. The caller holds the user's lock.
+    /// The device of that id, made now if there is none; a known one keeps its name and loses its tokens. The
+    /// caller holds the user's lock.
     pub fn sign_in(
         &mut self,
         user: UserNum,
         device_id: &str,
         initial_display_name: Option<&str>,
         now_ms: i64,
-    ) -> Result<(DeviceNum, Vec<TokenHash>), StoreError> {
+    ) -> Result<DeviceNum, StoreError> {
         if let Some(known) = self.get(user, device_id)? {
-            let revoked = self.tx.tokens().revoke_of_device(known.num)?;
-            return Ok((known.num, revoked));
+            self.tx.tokens().revoke_of_device(user, known.num)?;
+            return Ok(known.num);
         }
         let num = self.tx.next_number(Counter::Devices)?;
         self.tx.exec(
@@ -64,7 +63,7 @@ impl Devices<'_, '_> {
                 now_ms.into(),
             ],
         )?;
-        Ok((DeviceNum(num), Vec::new()))
+        Ok(DeviceNum(num))
     }
 
     /// A user's device.
@@ -93,23 +92,20 @@ impl Devices<'_, '_> {
         )
     }
 
-    /// Deletes a device and its tokens, which are returned.
-    pub fn delete(&mut self, device: DeviceNum) -> Result<Vec<TokenHash>, StoreError> {
-        let revoked = self.tx.tokens().revoke_of_device(device)?;
-        self.tx.exec("DELETE FROM devices WHERE num = $1", &[device.into()])?;
-        Ok(revoked)
+    /// Deletes a device and its tokens.
+    pub fn delete(&mut self, user: UserNum, device: DeviceNum) -> Result<(), StoreError> {
+        self.tx.tokens().revoke_of_device(user, device)?;
+        self.tx.exec("DELETE FROM devices WHERE num = $1 AND usr = $2", &[device.into(), user.into()])
     }
 
-    /// Deletes all devices of a user but one, and the tokens of the deleted, which are returned. Tokens without a device go too.
-    pub fn delete_all_but(&mut self, user: UserNum, kept: Option<DeviceNum>) -> Result<Vec<TokenHash>, StoreError> {
+    /// Deletes all devices of a user but one, with their tokens. Tokens without a device go too.
+    pub fn delete_all_but(&mut self, user: UserNum, kept: Option<DeviceNum>) -> Result<(), StoreError> {
         let kept = kept.map_or(-1, |device| device.0);
+        self.tx.tokens().announce_change(user);
         self.tx.exec("DELETE FROM devices WHERE usr = $1 AND num <> $2", &[user.into(), kept.into()])?;
-        self.tx.exec("DELETE FROM refresh_tokens WHERE device <> $2 AND usr = $1", &[user.into(), kept.into()])?;
-        self.tx.query(
-            "DELETE FROM access_tokens WHERE usr = $1 AND COALESCE(device, 0) <> $2 RETURNING hash",
-            &[user.into(), kept.into()],
-            |row| token_hash(row, 0),
-        )
+        self.tx.exec("DELETE FROM refresh_tokens WHERE usr = $1 AND device <> $2", &[user.into(), kept.into()])?;
+        self.tx
+            .exec("DELETE FROM access_tokens WHERE usr = $1 AND COALESCE(device, 0) <> $2", &[user.into(), kept.into()])
     }
 
     /// Writes down where devices were last seen: device, address, milliseconds.

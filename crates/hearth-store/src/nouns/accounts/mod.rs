@@ -193,21 +193,25 @@ impl Accounts<'_, '_> {
 
     /// Grants or takes administration rights.
     pub fn set_admin(&mut self, user: UserNum, admin: bool) -> Result<(), StoreError> {
+        self.tx.tokens().announce_change(user);
         self.tx.exec("UPDATE users SET admin = $2 WHERE num = $1", &[user.into(), admin.into()])
     }
 
     /// Locks or unlocks the account.
     pub fn set_locked(&mut self, user: UserNum, locked: bool) -> Result<(), StoreError> {
+        self.tx.tokens().announce_change(user);
         self.tx.exec("UPDATE users SET locked = $2 WHERE num = $1", &[user.into(), locked.into()])
     }
 
     /// Suspends the account or lets it act again.
     pub fn set_suspended(&mut self, user: UserNum, suspended: bool) -> Result<(), StoreError> {
+        self.tx.tokens().announce_change(user);
         self.tx.exec("UPDATE users SET suspended = $2 WHERE num = $1", &[user.into(), suspended.into()])
     }
 
-    /// Ends the account: no password, its rooms still to be left.
+    /// Ends the account: no password, no devices, its rooms still to be left.
     pub fn deactivate(&mut self, user: UserNum, erase: bool) -> Result<(), StoreError> {
+        self.tx.devices().delete_all_but(user, None)?;
         self.tx.exec(
             "UPDATE users SET deactivated = 1, departing = 1, password_hash = NULL, admin = 0, \
              erased = CASE WHEN CAST($2 AS BIGINT) = 1 THEN 1 ELSE erased END WHERE num = $1",

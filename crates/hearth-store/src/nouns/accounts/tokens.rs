@@ -1,7 +1,7 @@
 //! Access tokens, refresh tokens and login tokens. Only their SHA-256 is known here.
 
 use super::UserKind;
-use crate::{DeviceNum, Row, StoreError, StringNum, Tx, UserNum};
+use crate::{Change, DeviceNum, Publication, Row, StoreError, StringNum, Tx, UserNum};
 
 /// SHA-256 of a token.
 pub type TokenHash = [u8; 32];
@@ -25,7 +25,7 @@ pub struct Session {
     pub state: super::LockState,
     /// From when on the token is no longer accepted.
     pub expires_ts: Option<i64>,
-    /// A refresh made the token, and this may be its first use: see [`Tokens::confirm_refresh`].
+    /// A refresh made the token, and this may be its first use: see `confirm_refresh`.
     pub fresh: bool,
 }
 
@@ -104,22 +104,22 @@ impl Tokens<'_, '_> {
         self.insert(user, device, tokens, false)
     }
 
-    /// Deletes a device's access and refresh tokens; returns the access tokens.
-    pub fn revoke_of_device(&mut self, device: DeviceNum) -> Result<Vec<TokenHash>, StoreError> {
+    /// Deletes a device's access and refresh tokens.
+    pub fn revoke_of_device(&mut self, user: UserNum, device: DeviceNum) -> Result<(), StoreError> {
+        self.announce_change(user);
         self.tx.exec("DELETE FROM refresh_tokens WHERE device = $1", &[device.into()])?;
-        self.tx.query("DELETE FROM access_tokens WHERE device = $1 RETURNING hash", &[device.into()], |row| {
-            token_hash(row, 0)
-        })
+        self.tx.exec("DELETE FROM access_tokens WHERE device = $1", &[device.into()])
     }
 
     /// Deletes one access token (one without a device: others go with theirs).
-    pub fn revoke(&mut self, access: &TokenHash) -> Result<(), StoreError> {
+    pub fn revoke(&mut self, user: UserNum, access: &TokenHash) -> Result<(), StoreError> {
+        self.announce_change(user);
         self.tx.exec("DELETE FROM access_tokens WHERE hash = $1", &[access.as_slice().into()])
     }
 
-    /// All access tokens of a user: those whose sessions must be looked at anew after a change of his rights.
-    pub fn of_user(&mut self, user: UserNum) -> Result<Vec<TokenHash>, StoreError> {
-        self.tx.query("SELECT hash FROM access_tokens WHERE usr = $1", &[user.into()], |row| token_hash(row, 0))
+    /// Tells those who remember this user's sessions to look at them anew.
+    pub(super) fn announce_change(&mut self, user: UserNum) {
+        self.tx.publish(Publication::new(Change::Sessions { user }));
     }
 
     /// A refresh token.
@@ -139,40 +139,42 @@ impl Tokens<'_, '_> {
     }
 
     /// Replaces a refresh token. It stays good until the new tokens are seen in use, since their answer may get lost; a
-    /// successor that it already had is dropped with its access token, which is returned. The caller has checked that the
-    /// token is not spent, and holds the user's lock.
+    /// successor that it already had is dropped with its access token. The caller has checked that the token is not spent,
+    /// and holds the user's lock.
     pub fn rotate(
         &mut self,
         refresh: &TokenHash,
         known: &RefreshToken,
         tokens: &IssuedTokens,
-    ) -> Result<Vec<TokenHash>, StoreError> {
-        let mut revoked = Vec::new();
+    ) -> Result<(), StoreError> {
         if let Some(unused) = known.replaced_by {
-            revoked = self.revoke_access_of_refresh(&unused)?;
+            self.announce_change(known.user);
+            self.revoke_access_of_refresh(known.device, &unused)?;
             self.tx.exec("DELETE FROM refresh_tokens WHERE hash = $1", &[unused.as_slice().into()])?;
         }
         self.tx.exec(
             "UPDATE refresh_tokens SET replaced_by = $2 WHERE hash = $1",
             &[refresh.as_slice().into(), tokens.refresh.as_ref().map(|hash| hash.as_slice()).into()],
         )?;
-        self.insert(known.user, known.device, tokens, true)?;
-        Ok(revoked)
+        self.insert(known.user, known.device, tokens, true)
     }
 
-    /// One of the tokens that a refresh made was used: what it replaced is spent. Takes the new refresh token; returns the
-    /// access tokens that went with the old.
-    pub fn confirm_refresh(&mut self, device: DeviceNum, refresh: &TokenHash) -> Result<Vec<TokenHash>, StoreError> {
+    /// One of the tokens that a refresh made was used: what it replaced is spent, and the access token that went with that
+    /// is gone. Takes the new refresh token. The caller holds the user's lock.
+    pub fn confirm_refresh(&mut self, user: UserNum, device: DeviceNum, refresh: &TokenHash) -> Result<(), StoreError> {
+        let replaced = self.tx.one(
+            "SELECT hash FROM refresh_tokens WHERE device = $1 AND replaced_by = $2 AND spent = 0",
+            &[device.into(), refresh.as_slice().into()],
+            |row| token_hash(row, 0),
+        )?;
         self.tx.exec(
             "UPDATE access_tokens SET fresh = 0 WHERE device = $1 AND refresh = $2",
             &[device.into(), refresh.as_slice().into()],
         )?;
-        let replaced = self.tx.one(
-            "UPDATE refresh_tokens SET spent = 1 WHERE device = $1 AND replaced_by = $2 AND spent = 0 RETURNING hash",
-            &[device.into(), refresh.as_slice().into()],
-            |row| token_hash(row, 0),
-        )?;
-        replaced.map_or_else(|| Ok(Vec::new()), |old| self.revoke_access_of_refresh(&old))
+        let Some(old) = replaced else { return Ok(()) };
+        self.announce_change(user);
+        self.tx.exec("UPDATE refresh_tokens SET spent = 1 WHERE hash = $1", &[old.as_slice().into()])?;
+        self.revoke_access_of_refresh(device, &old)
     }
 
     /// The refresh token that an access token came with.
@@ -248,12 +250,10 @@ impl Tokens<'_, '_> {
         Ok(())
     }
 
-    fn revoke_access_of_refresh(&mut self, refresh: &TokenHash) -> Result<Vec<TokenHash>, StoreError> {
-        self.tx.query(
-            "DELETE FROM access_tokens WHERE refresh = $1 AND device = \
-             (SELECT device FROM refresh_tokens WHERE hash = $1) RETURNING hash",
-            &[refresh.as_slice().into()],
-            |row| token_hash(row, 0),
+    fn revoke_access_of_refresh(&mut self, device: DeviceNum, refresh: &TokenHash) -> Result<(), StoreError> {
+        self.tx.exec(
+            "DELETE FROM access_tokens WHERE device = $1 AND refresh = $2",
+            &[device.into(), refresh.as_slice().into()],
         )
     }
 }
