@@ -1,6 +1,6 @@
 //! What the two engines have in common, seen from a closure.
 
-use crate::{Row, StoreError, Value};
+use crate::{Position, Row, StoreError, Value};
 
 /// Sources of numbers; see `counter(…)` in the migrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,9 @@ impl Counter {
     }
 }
 
+/// How many numbers are reserved at once.
+pub(crate) const BLOCK: i64 = 1000;
+
 /// One open transaction of one engine.
 pub(crate) trait Engine {
     /// A write without a result. PostgreSQL only queues it: its error may surface at the next query or at COMMIT.
@@ -45,6 +48,52 @@ pub(crate) trait Engine {
         each: &mut dyn FnMut(&dyn Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
 
-    /// The next number of a source; never handed out twice, whatever is rolled back.
+    /// A statement of its own beside the transaction, for rows that many writers race for: on PostgreSQL it commits at once,
+    /// so that nobody waits for the rest of the transaction, and no two of them for each other. It stays when the
+    /// transaction is rolled back. On SQLite, with its one writer, it is a [`query`](Self::query).
+    fn query_aside(
+        &mut self,
+        sql: &'static str,
+        params: &[Value<'_>],
+        each: &mut dyn FnMut(&dyn Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.query(sql, params, each)
+    }
+
+    /// The next number of a source. What a rolled-back transaction took may come again after a restart only.
     fn next_number(&mut self, counter: Counter) -> Result<i64, StoreError>;
+
+    /// The clock as the transaction sees it.
+    fn position(&mut self) -> Result<Position, StoreError>;
+}
+
+/// Numbers reserved and not yet handed out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Block {
+    next: i64,
+    end: i64,
+}
+
+impl Block {
+    pub(crate) fn starting_at(start: i64) -> Self {
+        Self { next: start, end: start + BLOCK }
+    }
+
+    pub(crate) fn take(&mut self) -> Option<i64> {
+        let number = self.next;
+        (number < self.end).then(|| {
+            self.next += 1;
+            number
+        })
+    }
+
+    /// Gives the rest back, but not the numbers that are gone.
+    pub(crate) fn forget(&mut self) {
+        self.end = self.next;
+    }
+
+    /// No number below this one may be handed out again.
+    pub(crate) fn floor(&self) -> i64 {
+        self.next
+    }
 }

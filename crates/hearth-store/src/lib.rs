@@ -11,10 +11,16 @@
 mod caches;
 mod change;
 mod engine;
+mod feed;
+mod job;
+mod meters;
 mod migrate;
 mod nouns;
 mod numbers;
 mod postgres;
+#[doc(hidden)]
+pub mod raw;
+mod sql;
 mod sqlite;
 mod store;
 mod tx;
@@ -30,7 +36,7 @@ pub use value::{OwnedValue, Row, Value};
 pub use wall_time::WallTime;
 
 /// Why the store could not do what was asked. Refusals by rule are not among them: they are values.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database refused or broke.
     #[error("database: {0}")]
@@ -41,6 +47,15 @@ pub enum StoreError {
     /// Another process has the database.
     #[error("{0} is in use by another process")]
     Locked(String),
+    /// More is waiting than the store will keep in mind.
+    #[error("the store is overloaded")]
+    Overloaded,
+    /// A closure panicked; nothing of it was kept.
+    #[error("a closure panicked: {0}")]
+    Panicked(String),
+    /// A closure did what it must not.
+    #[error("a closure broke the store's rules: {0}")]
+    Misuse(&'static str),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,

@@ -1,4 +1,18 @@
 //! A transaction as closures see it: one accessor per noun, interned strings, publications.
+//!
+//! Statements are written once, for both engines. Beside `$1`, `$2`, … they may use these macros:
+//!
+//! | macro | parameter | SQLite | PostgreSQL |
+//! | --- | --- | --- | --- |
+//! | `x IN ints($1)`, `x NOT IN ints($1)` | [`Value::Ints`] | `IN (SELECT value FROM rarray(?1))` | `= ANY($1)`, `<> ALL($1)` |
+//! | `FROM ints($1)`, `FROM ints($1) AS wanted` (column `value`) | [`Value::Ints`] | `rarray(?1) AS ints` | `unnest($1) AS ints(value)` |
+//! | the same with `blobs($1)` | [`Value::Blobs`] | | |
+//! | `position($1)`, in a [`Publication`] only | [`Value::Position`] | the position | the clock row less an offset |
+//! | `for_update_skip_locked()` | | nothing | `FOR UPDATE SKIP LOCKED` |
+//!
+//! What both engines understand alike: `INSERT … ON CONFLICT … RETURNING`, row values, window functions, recursive CTEs,
+//! `UPDATE … FROM`. To keep in mind: `CAST($1 AS BIGINT)` for a parameter in a select list, `CAST(sum(x) AS BIGINT)`,
+//! `NULLS FIRST` or `LAST`, `WHERE true` between `FROM ints($1)` and `ON CONFLICT`, no `LIKE`.
 
 use std::sync::Arc;
 
@@ -23,8 +37,7 @@ impl Tx<'_> {
 
     /// The clock as this transaction sees it: everything at or before it is visible.
     pub fn position(&mut self) -> Result<Position, StoreError> {
-        let position = self.one("SELECT position FROM clock WHERE id = 1", &[], |row| row.int(0))?;
-        position.map(Position).ok_or_else(|| StoreError::Damaged("the clock has no row".into()))
+        self.engine.position()
     }
 
     pub(crate) fn exec(&mut self, sql: &'static str, params: &[Value<'_>]) -> Result<(), StoreError> {
@@ -84,10 +97,14 @@ impl Tx<'_> {
             return Ok(num);
         }
         let fresh = self.next_number(Counter::Strings)?;
-        let num = self.one(
+        let mut num = None;
+        self.engine.query_aside(
             "INSERT INTO strings (num, text) VALUES ($1, $2) ON CONFLICT (text) DO NOTHING RETURNING num",
             &[fresh.into(), text.as_bytes().into()],
-            |row| row.int(0),
+            &mut |row| {
+                num = Some(row.int(0)?);
+                Ok(())
+            },
         )?;
         let num = match num {
             Some(num) => num,

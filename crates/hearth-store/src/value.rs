@@ -50,6 +50,31 @@ impl Value<'_> {
     }
 }
 
+/// Lends owned parameters, a position put in its place.
+pub(crate) fn lend<T>(owned: &[OwnedValue], position: i64, with: impl FnOnce(&[Value<'_>]) -> T) -> T {
+    let lists: Vec<Vec<&[u8]>> = owned
+        .iter()
+        .map(|value| match value {
+            OwnedValue::Blobs(blobs) => blobs.iter().map(Vec::as_slice).collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    let values: Vec<Value<'_>> = owned
+        .iter()
+        .zip(&lists)
+        .map(|(value, list)| match value {
+            OwnedValue::Null => Value::Null,
+            OwnedValue::Int(v) => Value::Int(*v),
+            OwnedValue::Text(v) => Value::Text(v),
+            OwnedValue::Bytes(v) => Value::Bytes(v),
+            OwnedValue::Ints(v) => Value::Ints(v),
+            OwnedValue::Blobs(_) => Value::Blobs(list),
+            OwnedValue::Position => Value::Int(position),
+        })
+        .collect();
+    with(&values)
+}
+
 macro_rules! value_from {
     ($($from:ty => |$v:ident| $to:expr),* $(,)?) => {
         $(impl<'a> From<$from> for Value<'a> { fn from($v: $from) -> Self { $to } })*

@@ -1,0 +1,158 @@
+//! The one writer: many closures, one commit.
+//!
+//! A group's members run one after another in one transaction and see each other's writes. If one fails, everything is
+//! rolled back, and the rest starts again without it; it then runs alone, so that its error is its own.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use crate::caches::Learned;
+use crate::engine::Engine;
+use crate::job::{Job, Kind, Shared};
+use crate::value::lend;
+use crate::{Announced, Position, StoreError};
+
+/// Most members of a group.
+pub(super) const GROUP: usize = 128;
+/// Most of them from the bulk lane.
+pub(super) const GROUP_BULK: usize = 8;
+/// After so many failures in a group, all its members run alone.
+const FAILURES: usize = 4;
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    shared: Arc<Shared>,
+    /// Where the clock stands; the process lock makes this writer the only one.
+    position: Position,
+}
+
+/// Why a group was rolled back: by which member, if it was one of them.
+struct Failure {
+    member: Option<usize>,
+    error: StoreError,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let position = connection.clock()?;
+        shared.feed.start_at(position);
+        Ok(Self { connection, shared, position })
+    }
+
+    /// Commits the jobs and answers each.
+    pub(super) fn write(&mut self, mut jobs: Vec<Job>) {
+        let mut alone = Vec::new();
+        while !jobs.is_empty() {
+            match self.attempt(&mut jobs) {
+                Ok(()) => {
+                    jobs.drain(..).for_each(Job::succeed);
+                }
+                Err(Failure { member: Some(_), error }) if jobs.len() == 1 => {
+                    jobs.drain(..).for_each(|job| job.fail(error.clone()));
+                }
+                Err(Failure { member: Some(member), .. }) => {
+                    self.shared.meters.replays.increment(jobs.len() as u64);
+                    alone.push(jobs.remove(member));
+                    if alone.len() >= FAILURES {
+                        alone.append(&mut jobs);
+                    }
+                }
+                Err(Failure { member: None, error }) => {
+                    tracing::error!(%error, writes = jobs.len(), "a commit failed");
+                    jobs.drain(..).for_each(|job| job.fail(error.clone()));
+                }
+            }
+        }
+        for job in alone {
+            let mut job = vec![job];
+            match self.attempt(&mut job) {
+                Ok(()) => job.drain(..).for_each(Job::succeed),
+                Err(failure) => job.drain(..).for_each(|job| job.fail(failure.error.clone())),
+            }
+        }
+    }
+
+    /// One transaction with all jobs, announced if it was committed and undone if not.
+    fn attempt(&mut self, jobs: &mut [Job]) -> Result<(), Failure> {
+        let mut learned = Learned::default();
+        let mut announced = Vec::new();
+        let result = self.transact(jobs, &mut learned, &mut announced);
+        if result.is_err() {
+            self.connection.roll_back();
+            self.connection.position = Some(self.position);
+            return result;
+        }
+        self.position = Position(self.position.0 + announced.len() as i64);
+        self.shared.caches.learn(learned);
+        self.shared.meters.group_size.record(jobs.len() as f64);
+        self.shared.meters.commits.increment(1);
+        self.shared.meters.published.increment(announced.len() as u64);
+        self.shared.feed.announce(&announced);
+        Ok(())
+    }
+
+    fn transact(
+        &mut self,
+        jobs: &mut [Job],
+        learned: &mut Learned,
+        announced: &mut Vec<Announced>,
+    ) -> Result<(), Failure> {
+        let whole = |error| Failure { member: None, error };
+        self.connection.begin_write().map_err(whole)?;
+        self.connection.position = Some(self.position);
+        let mut published = Vec::new();
+        for (member, job) in jobs.iter_mut().enumerate() {
+            let mine = |error| Failure { member: Some(member), error };
+            job.run(&mut self.connection, &self.shared, learned, &mut published).map_err(mine)?;
+            // At once, so that the next member sees them, and the clock behind them.
+            for publication in published.drain(..) {
+                let position = Position(self.position.0 + announced.len() as i64 + 1);
+                for (sql, params) in &publication.statements {
+                    lend(params, position.0, |params| self.connection.exec(sql, params)).map_err(mine)?;
+                }
+                self.connection.position = Some(position);
+                announced.push(Announced { position, change: publication.change });
+            }
+        }
+        if let Some(last) = announced.last() {
+            let sql = "UPDATE clock SET position = $1 WHERE id = 1";
+            self.connection.exec(sql, &[last.position.into()]).map_err(whole)?;
+        }
+        self.connection.commit().map_err(whole)
+    }
+
+    /// Runs a read closure here; for the inline mode, which has no other connection.
+    pub(super) fn read(&mut self, job: Job) {
+        read(&mut self.connection, &self.shared, job);
+    }
+
+    /// Moves the log into the database and starts it anew. Readers of old pages are waited for, but not long.
+    pub(super) fn restart_log(&self) {
+        let database = self.connection.database();
+        let _ = database.busy_timeout(std::time::Duration::from_millis(100));
+        if let Err(error) = database.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(())) {
+            tracing::warn!(%error, "could not restart the write-ahead log");
+        }
+        let _ = database.busy_timeout(std::time::Duration::from_secs(10));
+    }
+
+    /// How many rows were written since the connection was opened.
+    pub(super) fn rows_written(&self) -> u64 {
+        self.connection.database().total_changes()
+    }
+}
+
+/// One read closure on its own snapshot.
+pub(super) fn read(connection: &mut Connection, shared: &Shared, mut job: Job) {
+    debug_assert_eq!(job.kind, Kind::Read);
+    let mut learned = Learned::default();
+    let result = connection.begin_read().and_then(|()| job.run(connection, shared, &mut learned, &mut Vec::new()));
+    connection.roll_back();
+    match result {
+        Ok(()) => {
+            shared.caches.learn(learned);
+            job.succeed();
+        }
+        Err(error) => job.fail(error),
+    }
+}

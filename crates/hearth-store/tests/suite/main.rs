@@ -1,0 +1,6 @@
+//! What the store promises, checked on each engine.
+//!
+//! PostgreSQL takes part if `HEARTH_TEST_POSTGRES` holds a URL; each test gets a schema of its own there.
+
+mod closures;
+mod harness;
