@@ -3,20 +3,60 @@
 
 use std::sync::Arc;
 
+use hearth_matrix::Pdu;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustc_hash::FxHashMap;
 
-use crate::StringNum;
+use crate::nouns::Node;
+use crate::{EventNum, RoomNum, RoomRecord, SnapshotNum, StringNum};
+
+/// Room, root node and size of a snapshot.
+type Root = (RoomNum, i64, i64);
+
+/// Bytes of trie nodes kept in memory.
+const NODES_BYTES: u64 = 32 << 20;
+/// Bytes of events kept in memory.
+const PDUS_BYTES: u64 = 32 << 20;
+
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<i64, Arc<Node>> for Bytes {
+    fn weight(&self, _: &i64, node: &Arc<Node>) -> u64 {
+        node.weight()
+    }
+}
+
+impl Weighter<EventNum, Arc<Pdu>> for Bytes {
+    fn weight(&self, _: &EventNum, pdu: &Arc<Pdu>) -> u64 {
+        // The JSON, its content once more, and the parsed parts.
+        512 + 2 * pdu.json.len() as u64
+    }
+}
 
 /// What all transactions share.
 pub(crate) struct Caches {
     texts: Cache<StringNum, Arc<str>>,
     strings: Cache<Arc<str>, StringNum>,
+    rooms: Cache<RoomNum, Arc<RoomRecord>>,
+    room_ids: Cache<Box<str>, Arc<RoomRecord>>,
+    roots: Cache<SnapshotNum, Root>,
+    nodes: Cache<i64, Arc<Node>, Bytes>,
+    pdus: Cache<EventNum, Arc<Pdu>, Bytes>,
 }
 
 impl Caches {
     pub(crate) fn new() -> Self {
-        Self { texts: Cache::new(100_000), strings: Cache::new(100_000) }
+        Self {
+            texts: Cache::new(100_000),
+            strings: Cache::new(100_000),
+            rooms: Cache::new(20_000),
+            room_ids: Cache::new(20_000),
+            roots: Cache::new(100_000),
+            nodes: Cache::with_weighter(100_000, NODES_BYTES, Bytes),
+            pdus: Cache::with_weighter(20_000, PDUS_BYTES, Bytes),
+        }
     }
 
     pub(crate) fn string_num(&self, text: &str) -> Option<StringNum> {
@@ -33,6 +73,39 @@ impl Caches {
             self.strings.insert(text.clone(), num);
             self.texts.insert(num, text);
         }
+        for (num, room) in learned.rooms {
+            self.room_ids.insert(room.room_id.as_str().into(), room.clone());
+            self.rooms.insert(num, room);
+        }
+        for (num, root) in learned.roots {
+            self.roots.insert(num, root);
+        }
+        for (id, node) in learned.nodes {
+            self.nodes.insert(id, node);
+        }
+        for (num, pdu) in learned.pdus {
+            self.pdus.insert(num, pdu);
+        }
+    }
+
+    pub(crate) fn room(&self, num: RoomNum) -> Option<Arc<RoomRecord>> {
+        self.rooms.get(&num)
+    }
+
+    pub(crate) fn room_by_id(&self, room_id: &str) -> Option<Arc<RoomRecord>> {
+        self.room_ids.get(room_id)
+    }
+
+    pub(crate) fn snapshot_root(&self, num: SnapshotNum) -> Option<Root> {
+        self.roots.get(&num)
+    }
+
+    pub(crate) fn node(&self, id: i64) -> Option<Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    pub(crate) fn pdu(&self, num: EventNum) -> Option<Arc<Pdu>> {
+        self.pdus.get(&num)
     }
 }
 
@@ -41,9 +114,49 @@ impl Caches {
 pub(crate) struct Learned {
     texts: FxHashMap<StringNum, Arc<str>>,
     strings: FxHashMap<Arc<str>, StringNum>,
+    rooms: FxHashMap<RoomNum, Arc<RoomRecord>>,
+    roots: FxHashMap<SnapshotNum, Root>,
+    nodes: FxHashMap<i64, Arc<Node>>,
+    pdus: FxHashMap<EventNum, Arc<Pdu>>,
 }
 
 impl Learned {
+    pub(crate) fn learn_room(&mut self, room: Arc<RoomRecord>) {
+        self.rooms.insert(room.num, room);
+    }
+
+    pub(crate) fn room(&self, num: RoomNum) -> Option<Arc<RoomRecord>> {
+        self.rooms.get(&num).cloned()
+    }
+
+    pub(crate) fn room_by_id(&self, room_id: &str) -> Option<Arc<RoomRecord>> {
+        self.rooms.values().find(|room| room.room_id == room_id).cloned()
+    }
+
+    pub(crate) fn snapshot(&mut self, num: SnapshotNum, root: Root) {
+        self.roots.insert(num, root);
+    }
+
+    pub(crate) fn snapshot_root(&self, num: SnapshotNum) -> Option<Root> {
+        self.roots.get(&num).copied()
+    }
+
+    pub(crate) fn node(&mut self, id: i64, node: Arc<Node>) {
+        self.nodes.insert(id, node);
+    }
+
+    pub(crate) fn get_node(&self, id: i64) -> Option<Arc<Node>> {
+        self.nodes.get(&id).cloned()
+    }
+
+    pub(crate) fn learn_pdu(&mut self, num: EventNum, pdu: Arc<Pdu>) {
+        self.pdus.insert(num, pdu);
+    }
+
+    pub(crate) fn pdu(&self, num: EventNum) -> Option<Arc<Pdu>> {
+        self.pdus.get(&num).cloned()
+    }
+
     pub(crate) fn string(&mut self, num: StringNum, text: &str) {
         let text: Arc<str> = text.into();
         self.strings.insert(text.clone(), num);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{DeviceNum, EventNum, OwnedValue, Position, RoomNum, StringNum, UserNum, Value};
+use hearth_matrix::{Pdu, RoomVersionRules};
+
+use crate::{DeviceNum, EventNum, OwnedValue, Position, RoomNum, SnapshotNum, StringNum, UserNum, Value};
 
 /// Statements that share one position, and what the feed says of them once they are committed.
 ///
@@ -72,18 +74,24 @@ pub struct FeedEvent {
     pub room: RoomNum,
     /// Its number.
     pub num: EventNum,
-    /// Its id.
-    pub event_id: Arc<str>,
     /// Event type.
     pub kind: StringNum,
     /// State key of a state event.
     pub state_key: Option<StringNum>,
     /// Sender.
     pub sender: UserNum,
-    /// Milliseconds since the epoch, by the sender's server.
-    pub origin_server_ts: i64,
-    /// The event in federation format, as stored.
-    pub json: Arc<str>,
+    /// The event.
+    pub pdu: Arc<Pdu>,
+    /// The rules of its room's version.
+    pub rules: &'static RoomVersionRules,
+    /// History visibility at it.
+    pub visibility: crate::Visibility,
+    /// State before it; none for the create event.
+    pub snapshot_before: Option<SnapshotNum>,
+    /// Current state of the room after it, if it moved.
+    pub snapshot_after: Option<SnapshotNum>,
+    /// Running count of what notifies at it, main timeline.
+    pub unread: i64,
     /// The sending device and its transaction id.
     pub txn: Option<(DeviceNum, Arc<str>)>,
     /// The state event that it replaced.

@@ -1,10 +1,12 @@
 //! Who is where: membership as intervals of positions.
 
+use crate::{Change, EventNum, Position, Publication, RoomNum, Row, StoreError, StringNum, Tx, UserNum};
+
 /// A user's membership of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i64)]
 pub enum Membership {
-    /// Not there (or never was).
+    /// Not there any more.
     Leave = 0,
     /// Invited.
     Invite = 1,
@@ -14,4 +16,192 @@ pub enum Membership {
     Knock = 3,
     /// Banned.
     Ban = 4,
+}
+
+impl Membership {
+    /// From the value of `membership`.
+    pub fn from_spec(value: &str) -> Option<Self> {
+        Some(match value {
+            "leave" => Self::Leave,
+            "invite" => Self::Invite,
+            "join" => Self::Join,
+            "knock" => Self::Knock,
+            "ban" => Self::Ban,
+            _ => return None,
+        })
+    }
+
+    /// The value of `membership`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leave => "leave",
+            Self::Invite => "invite",
+            Self::Join => "join",
+            Self::Knock => "knock",
+            Self::Ban => "ban",
+        }
+    }
+
+    fn from_int(int: i64) -> Result<Self, StoreError> {
+        Ok(match int {
+            0 => Self::Leave,
+            1 => Self::Invite,
+            2 => Self::Join,
+            3 => Self::Knock,
+            4 => Self::Ban,
+            _ => return Err(StoreError::Damaged(format!("membership {int}"))),
+        })
+    }
+}
+
+/// One interval of a user's membership of a room.
+#[derive(Clone, Debug)]
+pub struct MembershipRow {
+    /// Where.
+    pub room: RoomNum,
+    /// Whose.
+    pub user: UserNum,
+    /// Position of the event that began it.
+    pub since: Position,
+    /// Position of the event that ended it; none if it is the current one.
+    pub until: Option<Position>,
+    /// The membership.
+    pub membership: Membership,
+    /// The newest member event within the interval.
+    pub event: EventNum,
+    /// Sender of that event.
+    pub sender: UserNum,
+    /// The user wants to hear no more of the room.
+    pub forgotten: bool,
+    /// Invites and knocks: the stripped state that came with them, a JSON array.
+    pub stripped: Option<String>,
+}
+
+impl MembershipRow {
+    /// Whether the interval covers a position.
+    pub fn covers(&self, position: Position) -> bool {
+        self.since <= position && self.until.is_none_or(|until| position < until)
+    }
+}
+
+macro_rules! select_memberships {
+    ($rest:literal) => {
+        concat!(
+            "SELECT room, usr, since, until, membership, event, sender, forgotten, stripped FROM memberships WHERE ",
+            $rest
+        )
+    };
+}
+
+fn membership_row(row: &dyn Row) -> Result<MembershipRow, StoreError> {
+    Ok(MembershipRow {
+        room: RoomNum(row.int(0)?),
+        user: StringNum(row.int(1)?),
+        since: Position(row.int(2)?),
+        until: row.opt_int(3)?.map(Position),
+        membership: Membership::from_int(row.int(4)?)?,
+        event: EventNum(row.int(5)?),
+        sender: StringNum(row.int(6)?),
+        forgotten: row.bool(7)?,
+        stripped: row.opt_bytes(8)?.map(|_| row.utf8(8).map(str::to_owned)).transpose()?,
+    })
+}
+
+/// Access to memberships.
+pub struct Members<'t, 'c> {
+    tx: &'t mut Tx<'c>,
+}
+
+impl<'c> Tx<'c> {
+    /// Memberships.
+    pub fn members(&mut self) -> Members<'_, 'c> {
+        Members { tx: self }
+    }
+}
+
+impl Members<'_, '_> {
+    /// A user's current membership of a room.
+    pub fn current(&mut self, room: RoomNum, user: UserNum) -> Result<Option<MembershipRow>, StoreError> {
+        self.tx.one(
+            select_memberships!("room = $1 AND usr = $2 AND until IS NULL"),
+            &[room.into(), user.into()],
+            membership_row,
+        )
+    }
+
+    /// All intervals of a user in a room, oldest first.
+    pub fn history(&mut self, room: RoomNum, user: UserNum) -> Result<Vec<MembershipRow>, StoreError> {
+        self.tx.query(
+            select_memberships!("room = $1 AND usr = $2 ORDER BY since"),
+            &[room.into(), user.into()],
+            membership_row,
+        )
+    }
+
+    /// A user's current memberships, of all rooms he ever had to do with.
+    pub fn of_user(&mut self, user: UserNum) -> Result<Vec<MembershipRow>, StoreError> {
+        self.tx.query(select_memberships!("usr = $1 AND until IS NULL"), &[user.into()], membership_row)
+    }
+
+    /// The rooms where a user's current membership is this one.
+    pub fn rooms_of_user(&mut self, user: UserNum, membership: Membership) -> Result<Vec<MembershipRow>, StoreError> {
+        self.tx.query(
+            select_memberships!("usr = $1 AND until IS NULL AND membership = $2"),
+            &[user.into(), (membership as i64).into()],
+            membership_row,
+        )
+    }
+
+    /// The intervals of a user that began after `after`, in all rooms.
+    pub fn began_since(&mut self, user: UserNum, after: Position) -> Result<Vec<MembershipRow>, StoreError> {
+        self.tx.query(
+            select_memberships!("usr = $1 AND since > $2 ORDER BY since"),
+            &[user.into(), after.into()],
+            membership_row,
+        )
+    }
+
+    /// A room's current members by membership, in the order they came, at most `limit`.
+    pub fn of_room(
+        &mut self,
+        room: RoomNum,
+        membership: Membership,
+        limit: i64,
+    ) -> Result<Vec<MembershipRow>, StoreError> {
+        self.tx.query(
+            select_memberships!("room = $1 AND membership = $2 AND until IS NULL ORDER BY since LIMIT $3"),
+            &[room.into(), (membership as i64).into(), limit.into()],
+            membership_row,
+        )
+    }
+
+    /// Users of ours that are joined to a room.
+    pub fn local_joined(&mut self, room: RoomNum) -> Result<Vec<UserNum>, StoreError> {
+        self.tx.query(
+            "SELECT usr FROM memberships WHERE room = $1 AND membership = 2 AND until IS NULL AND local = 1",
+            &[room.into()],
+            |row| Ok(StringNum(row.int(0)?)),
+        )
+    }
+
+    /// The user wants to hear no more of a room that he left.
+    pub fn forget(&mut self, room: RoomNum, user: UserNum) -> Result<(), StoreError> {
+        let mut publication = Publication::new(Change::Membership { user, room });
+        publication
+            .exec("UPDATE memberships SET forgotten = 1 WHERE room = $1 AND usr = $2", &[room.into(), user.into()]);
+        self.tx.publish(publication);
+        Ok(())
+    }
+
+    /// Whether two users share a room now.
+    pub fn share_a_room(&mut self, one: UserNum, other: UserNum) -> Result<bool, StoreError> {
+        let found = self.tx.one(
+            "SELECT 1 FROM memberships a JOIN memberships b ON b.room = a.room
+             WHERE a.usr = $1 AND a.membership = 2 AND a.until IS NULL
+               AND b.usr = $2 AND b.membership = 2 AND b.until IS NULL LIMIT 1",
+            &[one.into(), other.into()],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
 }

@@ -15,4 +15,10 @@ pub use accounts::{
     Account, Device, Interactive, IssuedTokens, LockState, NewAccount, RefreshToken, RegistrationToken, Session,
     TokenHash, UserKind,
 };
-pub use members::Membership;
+pub use events::{EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
+pub use members::{Members, Membership, MembershipRow};
+pub use receipts::{Receipt, Receipts};
+pub use rooms::{PublishedRoom, RoomNouns, RoomRecord, Tip};
+pub use state::{Garbage, State, StateChange, StateDifference, StateEntry, StateKey};
+
+pub(crate) use state::Node;

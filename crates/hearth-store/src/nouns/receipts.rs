@@ -1,1 +1,120 @@
-//! (being written)
+//! Receipts: who has read how far. A receipt only moves forward.
+
+use crate::{Change, EventNum, Position, Publication, RoomNum, Row, StoreError, StringNum, Tx, UserNum, Value};
+
+/// A receipt.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// Where.
+    pub room: RoomNum,
+    /// Whose.
+    pub user: UserNum,
+    /// `m.read.private`: only its user sees it.
+    pub private: bool,
+    /// Empty: unthreaded; `main`; or the id of the thread's root.
+    pub thread: String,
+    /// The event it names.
+    pub event: EventNum,
+    /// When it was given, milliseconds since the epoch.
+    pub ts: i64,
+    /// When it changed last.
+    pub position: Position,
+}
+
+fn receipt(row: &dyn Row) -> Result<Receipt, StoreError> {
+    Ok(Receipt {
+        room: RoomNum(row.int(0)?),
+        user: StringNum(row.int(1)?),
+        private: row.bool(2)?,
+        thread: row.utf8(3)?.to_owned(),
+        event: EventNum(row.int(4)?),
+        ts: row.int(5)?,
+        position: Position(row.int(6)?),
+    })
+}
+
+/// Access to receipts.
+pub struct Receipts<'t, 'c> {
+    tx: &'t mut Tx<'c>,
+}
+
+impl<'c> Tx<'c> {
+    /// Receipts.
+    pub fn receipts(&mut self) -> Receipts<'_, 'c> {
+        Receipts { tx: self }
+    }
+}
+
+impl Receipts<'_, '_> {
+    /// One receipt.
+    pub fn get(
+        &mut self,
+        room: RoomNum,
+        user: UserNum,
+        private: bool,
+        thread: &str,
+    ) -> Result<Option<Receipt>, StoreError> {
+        self.tx.one(
+            "SELECT room, usr, kind, thread, event, ts, position FROM receipts
+             WHERE room = $1 AND usr = $2 AND kind = $3 AND thread = $4",
+            &[room.into(), user.into(), private.into(), thread.as_bytes().into()],
+            receipt,
+        )
+    }
+
+    /// Sets a receipt. Whether it moves forward was decided before.
+    #[allow(clippy::too_many_arguments, reason = "a receipt has this many parts")]
+    pub fn set(
+        &mut self,
+        room: RoomNum,
+        user: UserNum,
+        private: bool,
+        thread: &str,
+        event: EventNum,
+        ts: i64,
+    ) -> Result<(), StoreError> {
+        let mut publication = Publication::new(Change::Receipt { room, user, private });
+        publication.exec(
+            "INSERT INTO receipts (room, usr, kind, thread, event, ts, position)
+             VALUES ($1, $2, $3, $4, $5, $6, position($7))
+             ON CONFLICT (room, usr, kind, thread) DO UPDATE
+             SET event = excluded.event, ts = excluded.ts, position = excluded.position",
+            &[
+                room.into(),
+                user.into(),
+                private.into(),
+                thread.as_bytes().into(),
+                event.into(),
+                ts.into(),
+                Value::Position,
+            ],
+        );
+        self.tx.publish(publication);
+        Ok(())
+    }
+
+    /// Receipts of a room that changed in `after < position <= upto` and that `reader` may see.
+    pub fn changed(
+        &mut self,
+        room: RoomNum,
+        after: Position,
+        upto: Position,
+        reader: UserNum,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        self.tx.query(
+            "SELECT room, usr, kind, thread, event, ts, position FROM receipts
+             WHERE room = $1 AND position > $2 AND position <= $3 AND (kind = 0 OR usr = $4) ORDER BY position",
+            &[room.into(), after.into(), upto.into(), reader.into()],
+            receipt,
+        )
+    }
+
+    /// A user's own receipts in a room.
+    pub fn own(&mut self, room: RoomNum, user: UserNum) -> Result<Vec<Receipt>, StoreError> {
+        self.tx.query(
+            "SELECT room, usr, kind, thread, event, ts, position FROM receipts WHERE room = $1 AND usr = $2",
+            &[room.into(), user.into()],
+            receipt,
+        )
+    }
+}
