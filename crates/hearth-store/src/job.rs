@@ -36,7 +36,6 @@ pub(crate) enum Kind {
 pub(crate) struct Job {
     work: Box<dyn Work>,
     pub(crate) kind: Kind,
-    #[expect(dead_code, reason = "the locks on PostgreSQL, which comes next")]
     pub(crate) nouns: Vec<Noun>,
     place: &'static Location<'static>,
 }

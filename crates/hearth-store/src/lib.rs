@@ -12,6 +12,7 @@ mod caches;
 mod change;
 mod engine;
 mod feed;
+mod group;
 mod job;
 mod meters;
 mod migrate;

@@ -14,6 +14,7 @@ use rusqlite::OpenFlags;
 use self::connection::Connection;
 use self::writer::Writer;
 use crate::engine::Engine;
+use crate::group::GROUP;
 use crate::job::{Job, Kind, Lanes, Queue, Shared};
 use crate::{StoreError, migrate};
 
@@ -125,7 +126,7 @@ fn write_all(mut writer: Writer, writes: &Queue, checkpoints: &Checkpoints, wish
 
 /// Everything that waits, up to the limits.
 fn take_group(lanes: &mut Lanes) -> Option<Vec<Job>> {
-    let quick = lanes.quick.len().min(writer::GROUP);
+    let quick = lanes.quick.len().min(GROUP);
     let bulk = lanes.bulk.len().min(writer::GROUP_BULK);
     let mut jobs: Vec<Job> = lanes.quick.drain(..quick).collect();
     jobs.extend(lanes.bulk.drain(..bulk));

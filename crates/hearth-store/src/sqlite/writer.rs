@@ -1,35 +1,23 @@
-//! The one writer: many closures, one commit.
-//!
-//! A group's members run one after another in one transaction and see each other's writes. If one fails, everything is
-//! rolled back, and the rest starts again without it; it then runs alone, so that its error is its own.
+//! The one writer: a group's members run one after another in one transaction and see each other's writes.
 
 use std::sync::Arc;
 
 use super::connection::Connection;
 use crate::caches::Learned;
 use crate::engine::Engine;
+use crate::group::{self, Failure};
 use crate::job::{Job, Kind, Shared};
 use crate::value::lend;
 use crate::{Announced, Position, StoreError};
 
-/// Most members of a group.
-pub(super) const GROUP: usize = 128;
-/// Most of them from the bulk lane.
+/// Most members from the bulk lane.
 pub(super) const GROUP_BULK: usize = 8;
-/// After so many failures in a group, all its members run alone.
-const FAILURES: usize = 4;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
     shared: Arc<Shared>,
     /// Where the clock stands; the process lock makes this writer the only one.
     position: Position,
-}
-
-/// Why a group was rolled back: by which member, if it was one of them.
-struct Failure {
-    member: Option<usize>,
-    error: StoreError,
 }
 
 impl Writer {
@@ -40,36 +28,9 @@ impl Writer {
     }
 
     /// Commits the jobs and answers each.
-    pub(super) fn write(&mut self, mut jobs: Vec<Job>) {
-        let mut alone = Vec::new();
-        while !jobs.is_empty() {
-            match self.attempt(&mut jobs) {
-                Ok(()) => {
-                    jobs.drain(..).for_each(Job::succeed);
-                }
-                Err(Failure { member: Some(_), error }) if jobs.len() == 1 => {
-                    jobs.drain(..).for_each(|job| job.fail(error.clone()));
-                }
-                Err(Failure { member: Some(member), .. }) => {
-                    self.shared.meters.replays.increment(jobs.len() as u64);
-                    alone.push(jobs.remove(member));
-                    if alone.len() >= FAILURES {
-                        alone.append(&mut jobs);
-                    }
-                }
-                Err(Failure { member: None, error }) => {
-                    tracing::error!(%error, writes = jobs.len(), "a commit failed");
-                    jobs.drain(..).for_each(|job| job.fail(error.clone()));
-                }
-            }
-        }
-        for job in alone {
-            let mut job = vec![job];
-            match self.attempt(&mut job) {
-                Ok(()) => job.drain(..).for_each(Job::succeed),
-                Err(failure) => job.drain(..).for_each(|job| job.fail(failure.error.clone())),
-            }
-        }
+    pub(super) fn write(&mut self, jobs: Vec<Job>) {
+        let shared = self.shared.clone();
+        group::commit(&shared, jobs, |jobs| self.attempt(jobs));
     }
 
     /// One transaction with all jobs, announced if it was committed and undone if not.
@@ -84,7 +45,6 @@ impl Writer {
         }
         self.position = Position(self.position.0 + announced.len() as i64);
         self.shared.caches.learn(learned);
-        self.shared.meters.group_size.record(jobs.len() as f64);
         self.shared.meters.commits.increment(1);
         self.shared.meters.published.increment(announced.len() as u64);
         self.shared.feed.announce(&announced);
