@@ -1,47 +1,121 @@
 //! Who may in: registration, sessions, tokens, passwords, interactive authentication.
+//!
+//! Accounts stand above rooms and users: deactivation makes a user leave his rooms, which is asked for through
+//! [`Residence`].
 
-use hearth_matrix::ruma::{OwnedDeviceId, OwnedUserId};
-use hearth_store::{DeviceNum, StoreError, UserNum};
+mod admin;
+mod change_password;
+mod deactivate;
+mod devices;
+mod housekeeping;
+pub mod interactive;
+mod login;
+mod passwords;
+mod refresh;
+mod register;
+mod residence;
+mod secrets;
+mod sessions;
+mod shared_secret;
+mod usernames;
 
-/// Who may in. Cheap to clone.
+use std::sync::Arc;
+
+use hearth_matrix::ruma::OwnedServerName;
+use hearth_store::{Store, WallTime};
+use serde_json::{Map, Value};
+
+pub use admin::{AdminError, ListedAccount};
+pub use change_password::ChangePasswordError;
+pub use deactivate::DeactivateError;
+pub use devices::DeviceError;
+pub use interactive::{Attempt, Challenge, InteractiveError, Stage};
+pub use login::{Credentials, Login, LoginError, LoginToken};
+pub use passwords::{PasswordCost, PasswordError};
+pub use refresh::{RefreshError, Refreshed};
+pub use register::{RegisterError, Registered, Registration};
+pub use residence::{Residence, Work};
+pub use secrets::Secret;
+pub use sessions::{AuthenticateError, Authenticated, SignedIn};
+pub use shared_secret::{SharedSecretError, SharedSecretRegistration};
+pub use usernames::UsernameError;
+
+/// What accounts are told by the settings.
 #[derive(Clone, Debug)]
-pub struct Accounts;
-
-/// Whom an access token belongs to.
-#[derive(Clone, Debug)]
-pub struct Authenticated {
-    /// The user's id.
-    pub user_id: OwnedUserId,
-    /// The user's number.
-    pub user: UserNum,
-    /// The session's device; an application service has none.
-    pub device_id: Option<OwnedDeviceId>,
-    /// The device's number.
-    pub device: Option<DeviceNum>,
-    /// A guest account.
-    pub is_guest: bool,
-    /// A server administrator.
-    pub is_admin: bool,
+pub struct AccountsConfig {
+    /// Our name in the federation.
+    pub server_name: OwnedServerName,
+    /// Who may register.
+    pub registration: RegistrationOptions,
+    /// What a password hash costs.
+    pub password_cost: PasswordCost,
+    /// How long an access token lives whose client can refresh it.
+    pub access_token_lifetime_ms: i64,
+    /// Nobody else writes to this database, so sessions may be remembered between requests.
+    pub sole_owner: bool,
 }
 
-/// Why an access token opens nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthenticateError {
-    /// Nobody's token.
-    #[error("unknown access token")]
-    Unknown {
-        /// The session lives on: the client should refresh its token, not forget its keys.
-        soft_logout: bool,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+impl AccountsConfig {
+    /// The defaults of a server: registration closed.
+    pub fn new(server_name: OwnedServerName) -> Self {
+        Self {
+            server_name,
+            registration: RegistrationOptions::default(),
+            password_cost: PasswordCost::default(),
+            access_token_lifetime_ms: 5 * 60 * 1000,
+            sole_owner: false,
+        }
+    }
+}
+
+/// Who may register.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrationOptions {
+    /// Anybody.
+    pub enabled: bool,
+    /// Only with a registration token.
+    pub token_required: bool,
+    /// Guests may come without a password.
+    pub guests: bool,
+    /// Whoever knows it may make accounts through the shared-secret door.
+    pub shared_secret: Option<Secret>,
+    /// Documents to be accepted, as the `policies` of `m.login.terms`.
+    pub terms: Option<Map<String, Value>>,
+}
+
+/// Who may in. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: AccountsConfig,
+    store: Store,
+    time: WallTime,
+    residence: Arc<dyn Residence>,
+    passwords: passwords::Passwords,
+    sessions: sessions::Sessions,
 }
 
 impl Accounts {
-    /// Finds whom an access token belongs to.
-    pub async fn authenticate(&self, token: &str) -> Result<Authenticated, AuthenticateError> {
-        let _ = token;
-        Err(AuthenticateError::Unknown { soft_logout: false })
+    /// Over a store; `residence` is where users live: their rooms.
+    pub fn new(config: AccountsConfig, store: Store, time: WallTime, residence: Arc<dyn Residence>) -> Self {
+        let passwords = passwords::Passwords::new(config.password_cost);
+        let sessions = sessions::Sessions::new(&store, config.sole_owner);
+        Self { inner: Arc::new(Inner { config, store, time, residence, passwords, sessions }) }
+    }
+
+    /// What we are told.
+    pub fn config(&self) -> &AccountsConfig {
+        &self.inner.config
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.inner.time.now_ms()
     }
 }

@@ -49,8 +49,7 @@ impl Users {
             })
             .await?;
         let content = content.ok_or(AccountDataError::NotFound)?;
-        serde_json::from_str(&content)
-            .map_err(|error| StoreError::Damaged(format!("account data: {error}")).into())
+        serde_json::from_str(&content).map_err(|error| StoreError::Damaged(format!("account data: {error}")).into())
     }
 
     /// Writes a piece of account data.

@@ -4,9 +4,7 @@
 //! then, and for rules that a newer server adds, the defaults apply. Evaluation is `hearth-matrix`'s.
 
 use hearth_matrix::ruma::UserId;
-use hearth_matrix::ruma::push::{
-    Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset,
-};
+use hearth_matrix::ruma::push::{Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset};
 use hearth_store::{Noun, StoreError, Tx, UserNum};
 use serde_json::{Map, Value};
 

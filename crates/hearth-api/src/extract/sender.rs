@@ -27,6 +27,8 @@ pub struct Sender {
     pub is_guest: bool,
     /// A server administrator.
     pub is_admin: bool,
+    /// An administrator lets the user only look.
+    pub is_suspended: bool,
 }
 
 /// The user who sends this request, if it names one. A token that is given must be good.
@@ -48,12 +50,13 @@ impl FromRequestParts<Doors> for OptionalSender {
         let Some(token) = access_token(parts) else {
             return Ok(Self(None));
         };
-        let Authenticated { user_id, user, device_id, device, is_guest, is_admin } =
-            doors.accounts.authenticate(&token).await?;
+        let session = doors.accounts.authenticate(&token).await?;
         if let Some(record) = Record::of(&parts.extensions) {
-            record.set_user(&user_id);
+            record.set_user(&session.user_id);
+            doors.accounts.note_seen(&session, record.client);
         }
-        Ok(Self(Some(Sender { user_id, user, device_id, device, is_guest, is_admin })))
+        let Authenticated { user_id, user, device_id, device, is_guest, is_admin, is_suspended } = session;
+        Ok(Self(Some(Sender { user_id, user, device_id, device, is_guest, is_admin, is_suspended })))
     }
 }
 
