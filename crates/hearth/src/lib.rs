@@ -1,1 +1,12 @@
 //! The composition root: settings, wiring, command line, telemetry.
+//!
+//! `homeserver.rs` is where all parts meet; the program and the tests start a server through it. Nothing here knows what
+//! a room or an account is.
+
+pub mod cli;
+pub mod data_dir;
+mod homeserver;
+pub mod settings;
+pub mod telemetry;
+
+pub use homeserver::{Homeserver, Running, StartError};

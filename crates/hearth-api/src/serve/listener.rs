@@ -16,7 +16,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::{self, Door};
 use super::tls::{TlsError, TlsFiles};
-use crate::Resource;
 
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +35,12 @@ impl Display for Bind {
     }
 }
 
+/// A unix socket that the owner and the group may open.
+pub const GROUP_MODE: u32 = 0o660;
+
+/// A unix socket that only the owner may open.
+pub const OWNER_MODE: u32 = 0o600;
+
 /// A listener to be.
 #[derive(Clone, Debug)]
 pub struct ListenerOptions {
@@ -43,8 +48,8 @@ pub struct ListenerOptions {
     pub bind: Bind,
     /// TLS, if it speaks it.
     pub tls: Option<TlsFiles>,
-    /// What it offers.
-    pub resources: Vec<Resource>,
+    /// Who may connect to a unix socket.
+    pub unix_mode: u32,
     /// Whose `X-Forwarded-For` it believes.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -52,7 +57,7 @@ pub struct ListenerOptions {
 /// A socket that listens already, so that clients may come, but nobody accepts them yet.
 #[derive(Debug)]
 pub struct Bound {
-    pub(super) options: ListenerOptions,
+    options: ListenerOptions,
     socket: Socket,
     tls: Option<Tls>,
 }
@@ -106,10 +111,16 @@ impl Bound {
         let tls = tls.map_err(|cause| BindError::Tls { bind: bind(), cause })?.map(Tls);
         let socket = match &options.bind {
             Bind::Tcp(address) => bind_tcp(*address).map(Socket::Tcp),
-            Bind::Unix(path) => bind_unix(path).await.map(|socket| Socket::Unix(socket, path.clone())),
+            Bind::Unix(path) => {
+                bind_unix(path, options.unix_mode).await.map(|socket| Socket::Unix(socket, path.clone()))
+            }
         };
         let socket = socket.map_err(|cause| BindError::Socket { bind: bind(), cause })?;
         Ok(Self { options, socket, tls })
+    }
+
+    pub(super) fn trusted_proxies(&self) -> &[IpNet] {
+        &self.options.trusted_proxies
     }
 
     /// Where it really listens: port 0 has become a number.
@@ -129,7 +140,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// A socket file that nobody answers on was left by a process that died.
-async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+async fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         match UnixStream::connect(path).await {
             Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
@@ -137,7 +148,7 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         }
     }
     let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }
 

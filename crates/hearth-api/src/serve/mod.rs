@@ -10,14 +10,15 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub use listener::{Bind, BindError, Bound, ListenerOptions};
+pub use listener::{Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE};
 pub use proxies::TrustedProxies;
 pub use tls::{TlsError, TlsFiles};
 
-use crate::{Doors, ShutdownTrigger, router};
+use crate::{Shutdown, ShutdownTrigger};
 
 /// How long a drain may take. What is still under way then is cut off.
 pub const DRAIN_TIME: Duration = Duration::from_secs(4);
@@ -29,15 +30,15 @@ pub struct Serving {
     connections: mpsc::Receiver<std::convert::Infallible>,
 }
 
-/// Serves on all listeners until [`Serving::drain`]. `trigger` is that of `doors.shutdown`.
-pub fn serve(doors: &Doors, trigger: ShutdownTrigger, listeners: Vec<Bound>) -> Serving {
+/// Serves on all listeners, each with its router, until [`Serving::drain`], which gives `shutdown` by `trigger`.
+pub fn serve(listeners: Vec<(Bound, Router)>, shutdown: &Shutdown, trigger: ShutdownTrigger) -> Serving {
     // Nothing is ever sent: the channel closes when the last connection has dropped its end.
     let (alive, connections) = mpsc::channel(1);
-    for bound in listeners {
+    for (bound, router) in listeners {
         let door = Arc::new(connection::Door {
-            router: router(doors.clone(), &bound.options.resources),
-            trusted_proxies: TrustedProxies::new(bound.options.trusted_proxies.clone()),
-            shutdown: doors.shutdown.clone(),
+            router,
+            trusted_proxies: TrustedProxies::new(bound.trusted_proxies().to_vec()),
+            shutdown: shutdown.clone(),
         });
         tokio::spawn(listener::accept(bound, door, alive.clone()));
     }

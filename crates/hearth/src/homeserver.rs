@@ -1,0 +1,188 @@
+//! Wiring: from settings to a server at work. The one place where all parts meet.
+
+use std::sync::Arc;
+
+use hearth_account::Accounts;
+use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
+use hearth_api::{DoorOptions, Doors, Registration, Shutdown, ShutdownTrigger};
+use hearth_room::Rooms;
+use hearth_store::{DatabaseUrl, Store, StoreError, StoreOptions, WallTime};
+use hearth_sync::Syncs;
+use hearth_user::Users;
+
+use crate::data_dir::{DataDir, DataDirError, admin_socket};
+use crate::settings::Settings;
+use crate::telemetry::Metrics;
+
+/// A server that is whole but doesn't listen: what the command line uses when no server runs.
+pub struct Homeserver {
+    doors: Doors,
+    trigger: ShutdownTrigger,
+    data_dir: DataDir,
+    first_start: bool,
+}
+
+/// A server at work. Dropping it without [`stop`](Self::stop) is like a crash: nothing acknowledged is lost.
+pub struct Running {
+    doors: Doors,
+    serving: Serving,
+    binds: Vec<Bind>,
+    data_dir: DataDir,
+    first_start: bool,
+    upkeep: tokio::task::JoinHandle<()>,
+}
+
+/// Why a server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The database.
+    #[error("the database {database}: {cause}")]
+    Store {
+        /// Which.
+        database: String,
+        /// What is wrong.
+        cause: StoreError,
+    },
+}
+
+impl Homeserver {
+    /// Opens everything and listens.
+    pub async fn start(settings: &Settings, time: WallTime) -> Result<Running, StartError> {
+        // The lock before the sockets: whoever starts a second server learns that, not that a port is taken.
+        let data_dir = DataDir::take(&settings.data_dir)?;
+        let bound = bind(settings).await?;
+        Self::open_in(data_dir, settings, time).await?.listen(bound).await
+    }
+
+    /// Opens everything, without listening.
+    pub async fn open(settings: &Settings, time: WallTime) -> Result<Self, StartError> {
+        Self::open_in(DataDir::take(&settings.data_dir)?, settings, time).await
+    }
+
+    async fn open_in(data_dir: DataDir, settings: &Settings, time: WallTime) -> Result<Self, StartError> {
+        let (_signing_key, first_start) = data_dir.signing_key()?;
+        let metrics = Metrics::of_process();
+        let store = open_store(settings).await?;
+        let _ = time;
+        let (trigger, shutdown) = Shutdown::new();
+        let doors = Doors {
+            accounts: Accounts,
+            users: Users::new(store.clone()),
+            rooms: Rooms,
+            syncs: Syncs,
+            store,
+            options: Arc::new(door_options(settings)),
+            shutdown,
+            metrics: Arc::new(move || metrics.page()),
+        };
+        Ok(Self { doors, trigger, data_dir, first_start })
+    }
+
+    /// What the handlers reach.
+    pub fn doors(&self) -> &Doors {
+        &self.doors
+    }
+
+    /// Closes the store.
+    pub async fn close(self) {
+        self.doors.store.close().await;
+    }
+
+    async fn listen(self, bound: Vec<(Bound, Vec<hearth_api::Resource>)>) -> Result<Running, StartError> {
+        let Self { doors, trigger, data_dir, first_start } = self;
+        let binds = bound.iter().map(|(bound, _)| bound.bind()).collect();
+        let mut listeners: Vec<_> = bound
+            .into_iter()
+            .map(|(bound, resources)| (bound, hearth_api::router(doors.clone(), &resources)))
+            .collect();
+        let socket = ListenerOptions {
+            bind: Bind::Unix(admin_socket(data_dir.path())),
+            tls: None,
+            unix_mode: OWNER_MODE,
+            trusted_proxies: Vec::new(),
+        };
+        match Bound::new(socket).await {
+            Ok(socket) => listeners.push((socket, hearth_api::local_router(doors.clone()))),
+            // Paths of sockets are short on most systems; the server works without.
+            Err(error) => {
+                tracing::warn!(%error, "no admin socket: `hearth admin` works only while the server is stopped")
+            }
+        }
+        let serving = serve::serve(listeners, &doors.shutdown, trigger);
+        let upkeep = tokio::spawn(Metrics::of_process().keep_up());
+        Ok(Running { doors, serving, binds, data_dir, first_start, upkeep })
+    }
+}
+
+impl Running {
+    /// Where the server listens, in the order of the settings.
+    pub fn binds(&self) -> &[Bind] {
+        &self.binds
+    }
+
+    /// What the handlers reach.
+    pub fn doors(&self) -> &Doors {
+        &self.doors
+    }
+
+    /// Whether this data directory was new.
+    pub fn is_first_start(&self) -> bool {
+        self.first_start
+    }
+
+    /// Lets requests under way end, then closes the store.
+    pub async fn stop(self) {
+        self.serving.drain().await;
+        self.upkeep.abort();
+        self.doors.store.close().await;
+        // Last: the next server may start now.
+        drop(self.data_dir);
+    }
+}
+
+async fn bind(settings: &Settings) -> Result<Vec<(Bound, Vec<hearth_api::Resource>)>, StartError> {
+    let mut all = Vec::new();
+    for listener in settings.listeners() {
+        let options = ListenerOptions {
+            bind: listener.bind,
+            tls: listener.tls.map(|tls| TlsFiles { certificate: tls.certificate, key: tls.key }),
+            unix_mode: GROUP_MODE,
+            trusted_proxies: listener.trusted_proxies,
+        };
+        all.push((Bound::new(options).await?, listener.resources));
+    }
+    Ok(all)
+}
+
+async fn open_store(settings: &Settings) -> Result<Store, StartError> {
+    let database = settings.database();
+    let default_threads = match database.url() {
+        DatabaseUrl::Sqlite(_) | DatabaseUrl::Inline => 4,
+        DatabaseUrl::Postgres(_) => 16,
+    };
+    let threads = settings.database.threads.map_or(default_threads, usize::from);
+    Store::open(StoreOptions { url: database.url().clone(), threads })
+        .await
+        .map_err(|cause| StartError::Store { database: database.to_string(), cause })
+}
+
+fn door_options(settings: &Settings) -> DoorOptions {
+    let registration = &settings.registration;
+    DoorOptions {
+        server_name: settings.server_name.clone(),
+        public_url: settings.public_url.as_ref().map(|url| url.as_str().to_owned()),
+        default_room_version: settings.rooms.default_version.clone(),
+        registration: Registration {
+            enabled: registration.enabled,
+            shared_secret: registration.shared_secret.as_ref().map(|secret| secret.reveal().to_owned()),
+            token_required: registration.token_required,
+            guests: registration.guests,
+        },
+    }
+}

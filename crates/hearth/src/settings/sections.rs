@@ -1,0 +1,278 @@
+//! The keys: name, kind, default, and the sentence that the reference shows. One list per section.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use hearth_api::Resource;
+use hearth_api::serve::Bind;
+use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
+use ipnet::IpNet;
+
+use super::load::{Key, Kind, Reader, Setting};
+use super::values::{Database, LogFormat, LogLevel, PublicUrl, Secret, address_ranges, default_server_name};
+
+/// Makes a section's struct, its defaults, and what reader and reference need, from one list.
+macro_rules! section {
+    ($(#[doc = $about:literal])+ $name:ident { $($(#[doc = $sentence:literal])+ $key:ident: $type:ty = $default:expr,)* }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $name {
+            $($(#[doc = $sentence])+ pub $key: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+
+        impl Setting for $name {
+            fn kind() -> Kind {
+                let defaults = Self::default();
+                Kind::Table {
+                    about: concat!($($about),+).trim(),
+                    keys: vec![$(Key {
+                        name: stringify!($key),
+                        kind: <$type as Setting>::kind(),
+                        default: Setting::show(&defaults.$key),
+                        sentence: concat!($($sentence),+).trim(),
+                    },)*],
+                }
+            }
+
+            fn read(value: &toml::Value, reader: &mut Reader<'_>) -> Option<Self> {
+                let table = reader.table(value, &[$(stringify!($key)),*])?;
+                let defaults = Self::default();
+                Some(Self { $($key: reader.key(table, stringify!($key), defaults.$key),)* })
+            }
+
+            fn show(&self) -> Option<String> {
+                None
+            }
+        }
+    };
+}
+
+section! {
+    /// The server.
+    Settings {
+        /// Name of this server in the federation: what comes after the colon in its users' names. It can never be changed.
+        server_name: OwnedServerName = default_server_name(),
+        /// Directory of the signing key, the admin socket, and by default of database and media.
+        data_dir: PathBuf = PathBuf::from("hearth-data"),
+        /// Where clients reach this server; `/.well-known/matrix/client` tells them.
+        public_url: Option<PublicUrl> = None,
+        /// The database.
+        database: DatabaseSettings = DatabaseSettings::default(),
+        /// Where the server listens. Without any, on `127.0.0.1:8008`.
+        listeners: Vec<Listener> = Vec::new(),
+        /// Connections to others.
+        outbound: Outbound = Outbound::default(),
+        /// Talking to other servers.
+        federation: Federation = Federation::default(),
+        /// Who may have an account.
+        registration: RegistrationSettings = RegistrationSettings::default(),
+        /// New rooms.
+        rooms: RoomSettings = RoomSettings::default(),
+        /// The list of public rooms.
+        directory: Directory = Directory::default(),
+        /// Limits on what one user or address may ask in a time.
+        rate_limits: RateLimits = RateLimits::default(),
+        /// Application services: bridges and bots.
+        appservices: Appservices = Appservices::default(),
+        /// Servers that vouch for the signing keys of others, by name: a table of key id to public key, which may be empty.
+        trusted_key_servers: BTreeMap<OwnedServerName, BTreeMap<String, String>> = BTreeMap::new(),
+        /// Images and other files.
+        media: Media = Media::default(),
+        /// Sending e-mail.
+        email: Email = Email::default(),
+        /// Previews of linked pages.
+        url_previews: UrlPreviews = UrlPreviews::default(),
+        /// Who is online.
+        presence: Presence = Presence::default(),
+        /// The log, on standard error.
+        logging: Logging = Logging::default(),
+    }
+}
+
+section! {
+    /// The database.
+    DatabaseSettings {
+        /// The database; without it, the SQLite file `hearth.db` in `data_dir`.
+        url: Option<Database> = None,
+        /// Threads that read (SQLite) or work (PostgreSQL) at once; without it, a number that suits the machine.
+        threads: Option<u16> = None,
+    }
+}
+
+section! {
+    /// A place where the server listens.
+    Listener {
+        /// Address and port, or a unix socket.
+        bind: Bind = Bind::Tcp(([127, 0, 0, 1], 8008).into()),
+        /// TLS; without it the listener speaks plain HTTP, for a reverse proxy.
+        tls: Option<Tls> = None,
+        /// What the listener offers.
+        resources: Vec<Resource> =
+            vec![Resource::Client, Resource::Federation, Resource::Media, Resource::Admin, Resource::Health],
+        /// Addresses of the proxies whose `X-Forwarded-For` is believed.
+        trusted_proxies: Vec<IpNet> = Vec::new(),
+    }
+}
+
+section! {
+    /// TLS of a listener.
+    Tls {
+        /// The certificate, followed by those that lead to its authority.
+        certificate: PathBuf = PathBuf::new(),
+        /// The certificate's private key.
+        key: PathBuf = PathBuf::new(),
+    }
+}
+
+section! {
+    /// Connections to others.
+    Outbound {
+        /// Certificates of authorities that are trusted beside the system's.
+        trusted_ca: Vec<PathBuf> = Vec::new(),
+        /// Addresses that may be connected to although a range below forbids them.
+        ip_range_allow: Vec<IpNet> = Vec::new(),
+        /// Addresses that are never connected to.
+        ip_range_deny: Vec<IpNet> = address_ranges(),
+    }
+}
+
+section! {
+    /// Talking to other servers.
+    Federation {
+        /// Talk to other servers.
+        enabled: bool = true,
+    }
+}
+
+section! {
+    /// Who may have an account.
+    RegistrationSettings {
+        /// Anybody may make an account.
+        enabled: bool = false,
+        /// Whoever knows this secret may make accounts through `/_synapse/admin/v1/register`.
+        shared_secret: Option<Secret> = None,
+        /// Making an account takes a registration token.
+        token_required: bool = false,
+        /// Guests may look at rooms that let them.
+        guests: bool = false,
+    }
+}
+
+section! {
+    /// New rooms.
+    RoomSettings {
+        /// Version of new rooms whose creator asks for none.
+        default_version: RoomVersionId = RoomVersionId::V12,
+    }
+}
+
+section! {
+    /// The list of public rooms.
+    Directory {
+        /// Users may add rooms to the list.
+        open: bool = true,
+        /// Other servers may read the list.
+        open_to_federation: bool = false,
+    }
+}
+
+section! {
+    /// Limits on what one user or address may ask in a time.
+    RateLimits {
+        /// Enforce them.
+        enabled: bool = true,
+    }
+}
+
+section! {
+    /// Application services: bridges and bots.
+    Appservices {
+        /// Their registration files (YAML).
+        files: Vec<PathBuf> = Vec::new(),
+    }
+}
+
+section! {
+    /// Images and other files.
+    Media {
+        /// Where they are kept; without it, `media` in `data_dir`.
+        path: Option<PathBuf> = None,
+        /// Serve all media also on the old paths that need no access token.
+        unauthenticated_legacy: bool = false,
+    }
+}
+
+section! {
+    /// Sending e-mail.
+    Email {
+        /// The mail server, as `smtp://user:password@host:port`.
+        smtp: Option<Secret> = None,
+        /// Sender of the mails.
+        from: Option<String> = None,
+    }
+}
+
+section! {
+    /// Previews of linked pages.
+    UrlPreviews {
+        /// Fetch pages to preview them.
+        enabled: bool = false,
+    }
+}
+
+section! {
+    /// Who is online.
+    Presence {
+        /// Tell users who is online.
+        enabled: bool = true,
+    }
+}
+
+section! {
+    /// The log, on standard error.
+    Logging {
+        /// How much is logged; parts of the program can differ, as in `info,hearth_store=debug`.
+        level: LogLevel = LogLevel::default(),
+        /// Lines for people or for programs.
+        format: LogFormat = LogFormat::Text,
+    }
+}
+
+impl Settings {
+    /// What no single value shows to be wrong.
+    pub(super) fn contradictions(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for (at, listener) in self.listeners.iter().enumerate() {
+            if let Some(tls) = &listener.tls
+                && [&tls.certificate, &tls.key].iter().any(|path| path.as_os_str().is_empty())
+            {
+                found.push((format!("listeners[{at}].tls"), "needs both `certificate` and `key`".to_owned()));
+            }
+            if self.listeners[..at].iter().any(|other| other.bind == listener.bind && !has_port_zero(&other.bind)) {
+                found
+                    .push((format!("listeners[{at}].bind"), format!("{} is taken by another listener", listener.bind)));
+            }
+        }
+        found
+    }
+
+    /// The database's place, worked out.
+    pub fn database(&self) -> Database {
+        self.database.url.clone().unwrap_or_else(|| Database::sqlite(self.data_dir.join("hearth.db")))
+    }
+
+    /// The listeners, worked out.
+    pub fn listeners(&self) -> Vec<Listener> {
+        if self.listeners.is_empty() { vec![Listener::default()] } else { self.listeners.clone() }
+    }
+}
+
+fn has_port_zero(bind: &Bind) -> bool {
+    matches!(bind, Bind::Tcp(address) if address.port() == 0)
+}
