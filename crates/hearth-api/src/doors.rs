@@ -44,30 +44,4 @@ pub struct DoorOptions {
     pub public_url: Option<String>,
     /// Version of rooms that name none.
     pub default_room_version: RoomVersionId,
-    /// Who may register.
-    pub registration: Registration,
-}
-
-/// Who may register.
-#[derive(Clone, Default)]
-pub struct Registration {
-    /// Anybody who passes the stages.
-    pub enabled: bool,
-    /// Whoever knows this secret, at `/_synapse/admin/v1/register`.
-    pub shared_secret: Option<String>,
-    /// A registration token is one of the stages.
-    pub token_required: bool,
-    /// Guests may have accounts.
-    pub guests: bool,
-}
-
-impl std::fmt::Debug for Registration {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registration")
-            .field("enabled", &self.enabled)
-            .field("shared_secret", &self.shared_secret.as_ref().map(|_| "…"))
-            .field("token_required", &self.token_required)
-            .field("guests", &self.guests)
-            .finish()
-    }
 }

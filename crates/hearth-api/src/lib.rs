@@ -17,7 +17,7 @@ pub mod serve;
 mod shutdown;
 mod threshold;
 
-pub use doors::{DoorOptions, Doors, MetricsPage, Registration};
+pub use doors::{DoorOptions, Doors, MetricsPage};
 pub use error::ApiError;
 pub use extract::{ClientAddress, JsonBody, Matrix, OptionalSender, Sender};
 pub use local::{ask_local_door, local_router};

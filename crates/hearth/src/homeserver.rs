@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use hearth_account::Accounts;
+use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
-use hearth_api::{DoorOptions, Doors, Registration, Shutdown, ShutdownTrigger};
+use hearth_api::{DoorOptions, Doors, Shutdown, ShutdownTrigger};
 use hearth_room::Rooms;
 use hearth_store::{DatabaseUrl, Store, StoreError, StoreOptions, WallTime};
 use hearth_sync::Syncs;
@@ -29,7 +29,7 @@ pub struct Running {
     binds: Vec<Bind>,
     data_dir: DataDir,
     first_start: bool,
-    upkeep: tokio::task::JoinHandle<()>,
+    upkeep: tokio::task::JoinSet<()>,
 }
 
 /// Why a server can't start.
@@ -69,10 +69,11 @@ impl Homeserver {
         let (_signing_key, first_start) = data_dir.signing_key()?;
         let metrics = Metrics::of_process();
         let store = open_store(settings).await?;
-        let _ = time;
+        // Deactivated users leave their rooms once rooms are wired.
+        let accounts = Accounts::new(accounts_config(settings), store.clone(), time, Arc::new(()));
         let (trigger, shutdown) = Shutdown::new();
         let doors = Doors {
-            accounts: Accounts,
+            accounts,
             users: Users::new(store.clone()),
             rooms: Rooms,
             syncs: Syncs,
@@ -115,7 +116,9 @@ impl Homeserver {
             }
         }
         let serving = serve::serve(listeners, &doors.shutdown, trigger);
-        let upkeep = tokio::spawn(Metrics::of_process().keep_up());
+        let mut upkeep = tokio::task::JoinSet::new();
+        upkeep.spawn(Metrics::of_process().keep_up());
+        upkeep.spawn(doors.accounts.clone().keep_house());
         Ok(Running { doors, serving, binds, data_dir, first_start, upkeep })
     }
 }
@@ -137,9 +140,12 @@ impl Running {
     }
 
     /// Lets requests under way end, then closes the store.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.serving.drain().await;
-        self.upkeep.abort();
+        self.upkeep.shutdown().await;
+        if let Err(error) = self.doors.accounts.write_last_seen().await {
+            tracing::warn!(%error, "where devices were last seen is not written down");
+        }
         self.doors.store.close().await;
         // Last: the next server may start now.
         drop(self.data_dir);
@@ -173,16 +179,24 @@ async fn open_store(settings: &Settings) -> Result<Store, StartError> {
 }
 
 fn door_options(settings: &Settings) -> DoorOptions {
-    let registration = &settings.registration;
     DoorOptions {
         server_name: settings.server_name.clone(),
         public_url: settings.public_url.as_ref().map(|url| url.as_str().to_owned()),
         default_room_version: settings.rooms.default_version.clone(),
-        registration: Registration {
+    }
+}
+
+fn accounts_config(settings: &Settings) -> AccountsConfig {
+    let registration = &settings.registration;
+    AccountsConfig {
+        registration: RegistrationOptions {
             enabled: registration.enabled,
-            shared_secret: registration.shared_secret.as_ref().map(|secret| secret.reveal().to_owned()),
             token_required: registration.token_required,
             guests: registration.guests,
+            shared_secret: registration.shared_secret.as_ref().map(|secret| Secret::new(secret.reveal())),
+            terms: None,
         },
+        sole_owner: !matches!(settings.database().url(), DatabaseUrl::Postgres(_)),
+        ..AccountsConfig::new(settings.server_name.clone())
     }
 }
