@@ -1,6 +1,7 @@
 //! Plain SQL for this crate's own tests and benchmarks. Everybody else has use cases.
 
 use crate::engine::Counter;
+use crate::sql::Dialect;
 use crate::{Publication, Row, StoreError, Tx, Value};
 
 /// Statements on an open transaction.
@@ -40,4 +41,9 @@ impl Raw for Tx<'_> {
 /// Adds a statement to a publication.
 pub fn publish(publication: &mut Publication, sql: &'static str, params: &[Value<'_>]) {
     publication.exec(sql, params);
+}
+
+/// A statement as SQLite and as PostgreSQL get it.
+pub fn rewritten(sql: &str) -> [String; 2] {
+    [Dialect::Sqlite, Dialect::Postgres].map(|dialect| crate::sql::statement(sql, dialect))
 }

@@ -85,7 +85,7 @@ impl Store {
 
     /// Reads one snapshot of the database. The closure runs on a database thread.
     #[track_caller]
-    pub fn read<T, F>(&self, read: F) -> impl Future<Output = Result<T, StoreError>> + Send
+    pub fn read<T, F>(&self, read: F) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, F>
     where
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -95,12 +95,13 @@ impl Store {
 
     /// Writes, in one commit that may be shared with other writes; durable when it returns.
     #[track_caller]
-    pub fn write<T, F>(
+    pub fn write<N, T, F>(
         &self,
-        nouns: impl Into<Vec<Noun>>,
+        nouns: N,
         write: F,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<N, T, F>
     where
+        N: Into<Vec<Noun>>,
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {
@@ -109,12 +110,13 @@ impl Store {
 
     /// Writes in bulk, behind everybody else, and must not publish. Durable when it returns.
     #[track_caller]
-    pub fn write_quiet<T, F>(
+    pub fn write_quiet<N, T, F>(
         &self,
-        nouns: impl Into<Vec<Noun>>,
+        nouns: N,
         write: F,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<N, T, F>
     where
+        N: Into<Vec<Noun>>,
         T: Send + 'static,
         F: Fn(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     {

@@ -76,20 +76,29 @@ impl Schema {
 
     fn url(&self) -> String {
         let separator = if self.server.contains('?') { '&' } else { '?' };
-        format!("{}{separator}options=-csearch_path%3D{}", self.server, self.name)
+        format!("{}{separator}options=-csearch_path%3D{1}&application_name={1}", self.server, self.name)
     }
 
-    async fn drop(self) {
+    pub async fn drop(self) {
         self.run(&format!("DROP SCHEMA {} CASCADE", self.name)).await;
     }
 
-    /// Runs SQL beside all stores.
-    pub async fn run(&self, sql: &str) {
+    /// A connection beside all stores.
+    pub async fn connect(&self) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), tokio_postgres::NoTls).await.expect("connects");
-        let driver = tokio::spawn(connection);
-        client.batch_execute(sql).await.expect("runs");
-        drop(client);
-        let _ = driver.await;
+        tokio::spawn(connection);
+        client
+    }
+
+    async fn run(&self, sql: &str) {
+        self.connect().await.batch_execute(sql).await.expect("runs");
+    }
+
+    /// Cuts all connections of this schema's stores, as a restart of the server would.
+    pub async fn terminate_connections(&self) {
+        let sql = "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity
+                   WHERE application_name = $1 AND pid <> pg_backend_pid()";
+        self.connect().await.query(sql, &[&self.name]).await.expect("cuts");
     }
 }
 

@@ -3,4 +3,6 @@
 //! PostgreSQL takes part if `HEARTH_TEST_POSTGRES` holds a URL; each test gets a schema of its own there.
 
 mod closures;
+mod concurrency;
 mod harness;
+mod statements;
