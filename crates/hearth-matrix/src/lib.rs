@@ -17,7 +17,10 @@ mod key;
 mod pdu;
 pub mod power_levels;
 pub mod redact;
+pub mod resolution;
 pub mod signatures;
+#[cfg(test)]
+mod testing;
 mod version;
 
 pub use self::{
