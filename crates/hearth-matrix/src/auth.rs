@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ruma::EventId;
 
-use crate::{Level, Pdu, PowerLevels, RoomVersionRules};
+use crate::{Level, Membership, Pdu, PowerLevels, RoomVersionRules};
 
 mod facts;
 mod member;
@@ -109,28 +109,4 @@ fn check_redaction(pdu: &Pdu, levels: &PowerLevels, sender_level: Level) -> Resu
 /// A user's membership in a state; `leave` if there is none.
 fn membership(state: &impl Fn(&str, &str) -> Option<Arc<Pdu>>, user: &str) -> Membership {
     state("m.room.member", user).map_or(Membership::Leave, |event| Membership::of(&event))
-}
-
-/// The memberships that auth rules tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Membership {
-    Join,
-    Invite,
-    Leave,
-    Ban,
-    Knock,
-    Unknown,
-}
-
-impl Membership {
-    pub(crate) fn of(event: &Pdu) -> Self {
-        match event.membership() {
-            Some("join") => Self::Join,
-            Some("invite") => Self::Invite,
-            Some("leave") => Self::Leave,
-            Some("ban") => Self::Ban,
-            Some("knock") => Self::Knock,
-            _ => Self::Unknown,
-        }
-    }
 }

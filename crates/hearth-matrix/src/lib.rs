@@ -14,18 +14,22 @@ pub mod client_format;
 mod draft;
 pub mod hash;
 mod key;
+mod membership;
 mod pdu;
 pub mod power_levels;
+pub mod push;
 pub mod redact;
 pub mod resolution;
 pub mod signatures;
 #[cfg(test)]
 mod testing;
 mod version;
+pub mod visibility;
 
 pub use self::{
     draft::{Draft, DraftError, Place, SealError, V1Place, seal},
     key::{KeyError, SigningKey},
+    membership::Membership,
     pdu::{MAX_ID_BYTES, MAX_PDU_BYTES, Pdu, PduError},
     power_levels::{Level, PowerLevels},
     version::{DEFAULT_VERSION, RoomVersionRules, SUPPORTED_VERSIONS, rules},

@@ -130,3 +130,6 @@ fn is_content_key_kept(kind: &str, key: &str, rules: &RedactionRules) -> bool {
 fn is_third_party_invite(kind: &str, key: &str) -> bool {
     kind == "m.room.member" && key == "third_party_invite"
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use ruma::UserId;
 
-use super::{AuthRefusal, Facts, Membership, facts::MemberFacts, membership, refuse};
+use super::{AuthRefusal, Facts, facts::MemberFacts, membership, refuse};
 use crate::{
-    Pdu, PowerLevels, RoomVersionRules,
+    Membership, Pdu, PowerLevels, RoomVersionRules,
     canonical::{Json, Object},
     hash::{BASE64, BASE64_URL},
     signatures::verify_bytes,

@@ -1,1 +1,160 @@
-//! Tests; filled below.
+//! What another server's event must be to be read at all, and what a wrong hash does to it.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use ruma::RoomVersionId;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    canonical::{Json, Object},
+    hash::{BASE64, content_hash},
+    rules,
+};
+
+fn v11() -> &'static RoomVersionRules {
+    rules(&RoomVersionId::V11).unwrap()
+}
+
+fn template() -> Value {
+    json!({
+        "auth_events": ["$a"], "prev_events": ["$b", "$c"], "content": {"body": "x"}, "depth": 5, "origin_server_ts": 9,
+        "room_id": "!r:a", "sender": "@a:a", "type": "m.room.message", "signatures": {}, "unsigned": {"age": 1},
+    })
+}
+
+/// The event with the content hash that belongs to it.
+fn hashed(event: &Value) -> String {
+    let text = event.to_string();
+    let mut event = Object::parse(&text).unwrap();
+    let hash = BASE64.encode(content_hash(&event));
+    event.object_mut("hashes").insert("sha256", Json::Str(hash.into()));
+    event.to_canonical()
+}
+
+fn with(key: &str, value: Value) -> String {
+    let mut event = template();
+    event[key] = value;
+    hashed(&event)
+}
+
+#[test]
+fn a_good_event_is_read() {
+    let pdu = Pdu::from_remote(&hashed(&template()), v11()).unwrap();
+    assert_eq!((&*pdu.kind, pdu.sender.as_str(), pdu.depth, pdu.origin_server_ts), ("m.room.message", "@a:a", 5, 9));
+    assert_eq!(pdu.prev_events.len(), 2);
+    assert_eq!(pdu.content.get(), r#"{"body":"x"}"#);
+    assert!(!pdu.json.contains("unsigned"));
+    assert!(pdu.state_key.is_none());
+}
+
+#[test]
+fn formatting_does_not_matter() {
+    let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&hashed(&template())).unwrap()).unwrap();
+    let (a, b) = (Pdu::from_remote(&pretty, v11()).unwrap(), Pdu::from_remote(&hashed(&template()), v11()).unwrap());
+    assert_eq!((a.event_id, a.json), (b.event_id, b.json));
+}
+
+#[test]
+fn a_wrong_hash_redacts() {
+    let altered = hashed(&template()).replace(r#""body":"x""#, r#""body":"y""#);
+    let pdu = Pdu::from_remote(&altered, v11()).unwrap();
+    assert_eq!(pdu.content.get(), "{}");
+    // The id is over the redacted form, so it is still the same event.
+    assert_eq!(pdu.event_id, Pdu::from_remote(&hashed(&template()), v11()).unwrap().event_id);
+}
+
+#[test]
+fn bad_fields_are_refused() {
+    let long = "x".repeat(256);
+    let ids: Vec<_> = (0..21).map(|n| format!("${n}")).collect();
+    for (key, value) in [
+        ("type", json!(null)),
+        ("type", json!(long)),
+        ("sender", json!("a")),
+        ("sender", json!(format!("@{long}:a"))),
+        ("state_key", json!(null)),
+        ("state_key", json!(5)),
+        ("state_key", json!(long)),
+        ("room_id", json!("r")),
+        ("content", json!([])),
+        ("depth", json!("5")),
+        ("depth", json!(-1)),
+        ("origin_server_ts", json!("x")),
+        ("prev_events", json!({})),
+        ("prev_events", json!(ids)),
+        ("prev_events", json!([["$a", {}]])),
+        ("auth_events", json!(ids[..11])),
+        ("auth_events", json!(["x"])),
+    ] {
+        assert_eq!(Pdu::from_remote(&with(key, value.clone()), v11()).unwrap_err(), PduError::Field(key), "{value}");
+    }
+    for key in ["type", "sender", "room_id", "content", "depth", "origin_server_ts", "prev_events", "auth_events"] {
+        let mut event = template();
+        event.as_object_mut().unwrap().remove(key);
+        assert_eq!(Pdu::from_remote(&hashed(&event), v11()).unwrap_err(), PduError::Field(key));
+    }
+    assert_eq!(Pdu::from_remote(&template().to_string(), v11()).unwrap_err(), PduError::Field("hashes"));
+    assert!(matches!(Pdu::from_remote("[]", v11()).unwrap_err(), PduError::Json(_)));
+    assert!(matches!(Pdu::from_remote("{", v11()).unwrap_err(), PduError::Json(_)));
+    let large = with("content", json!({"body": "x".repeat(MAX_PDU_BYTES)}));
+    assert_eq!(Pdu::from_remote(&large, v11()).unwrap_err(), PduError::TooLarge);
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(matches!(Pdu::from_remote(&format!("{{\"a\":{deep}}}"), v11()).unwrap_err(), PduError::Json(_)));
+}
+
+#[test]
+fn strict_numbers_from_version_6_on() {
+    for content in [json!({"n": 1.5}), json!({"n": 9_007_199_254_740_992_i64}), json!({"n": [-0.0]})] {
+        for (version, strict) in [(RoomVersionId::V5, false), (RoomVersionId::V6, true)] {
+            let read = Pdu::from_remote(&with("content", content.clone()), rules(&version).unwrap());
+            assert_eq!(read.is_err_and(|error| error == PduError::NotCanonical), strict, "{content} {version}");
+        }
+    }
+}
+
+#[test]
+fn version_1_names_its_events_and_hashes_references() {
+    let v1 = rules(&RoomVersionId::V1).unwrap();
+    let mut event = template();
+    event["event_id"] = json!("$e:a");
+    event["prev_events"] = json!([["$p:a", {"sha256": "x"}]]);
+    event["auth_events"] = json!([["$q:a", {"sha256": "x"}]]);
+    event["depth"] = json!(i64::MAX);
+    let pdu = Pdu::from_remote(&hashed(&event), v1).unwrap();
+    assert_eq!((pdu.event_id.as_str(), pdu.prev_events[0].as_str(), pdu.depth), ("$e:a", "$p:a", i64::MAX as u64));
+    let stored = Pdu::from_stored(pdu.json.clone(), &pdu.event_id, &pdu.room_id, v1).unwrap();
+    assert_eq!((stored.prev_events, stored.depth), (pdu.prev_events, pdu.depth));
+    event["event_id"] = json!("$e");
+    assert_eq!(Pdu::from_remote(&hashed(&event), v1).unwrap_err(), PduError::Field("event_id"));
+}
+
+#[test]
+fn a_version_12_create_event_must_not_state_a_room() {
+    let v12 = rules(&RoomVersionId::V12).unwrap();
+    let mut event = template();
+    event["type"] = json!("m.room.create");
+    event["state_key"] = json!("");
+    assert_eq!(Pdu::from_remote(&hashed(&event), v12).unwrap_err(), PduError::Field("room_id"));
+    event.as_object_mut().unwrap().remove("room_id");
+    let pdu = Pdu::from_remote(&hashed(&event), v12).unwrap();
+    assert_eq!(pdu.room_id.as_str()[1..], pdu.event_id.as_str()[1..]);
+}
+
+#[test]
+fn what_a_redaction_redacts() {
+    for (version, top, in_content) in
+        [(RoomVersionId::V10, Some("$top"), None), (RoomVersionId::V11, None, Some("$in"))]
+    {
+        let mut event = template();
+        event["type"] = json!("m.room.redaction");
+        event["redacts"] = json!("$top");
+        event["content"] = json!({"redacts": "$in"});
+        let rules = rules(&version).unwrap();
+        let pdu = Pdu::from_remote(&hashed(&event), rules).unwrap();
+        assert_eq!(pdu.redacts.as_ref().map(|id| id.as_str()), top.or(in_content));
+        let stored = Pdu::from_stored(Arc::clone(&pdu.json), &pdu.event_id, &pdu.room_id, rules).unwrap();
+        assert_eq!(stored.redacts, pdu.redacts);
+    }
+}

@@ -15,8 +15,8 @@ use rustc_hash::FxHashMap;
 
 use super::{Difference, ResolveError, keys::Keys};
 use crate::{
-    Level, Pdu, PowerLevels, RoomVersionRules,
-    auth::{self, AuthEvent, Membership},
+    Level, Membership, Pdu, PowerLevels, RoomVersionRules,
+    auth::{self, AuthEvent},
 };
 
 type Number = u32;

@@ -1,0 +1,155 @@
+//! Push rules: what an event means to whom.
+//!
+//! An event is flattened once ([`PushEvent`]) and judged for any number of users. The default rules
+//! judge alike for all members but the few whom the event names, so they are asked once for all.
+//! Unread counts and pushers are elsewhere.
+//! Spec: client-server API, "Push Notifications".
+
+use std::{
+    pin::pin,
+    sync::LazyLock,
+    task::{Context, Poll, Waker},
+};
+
+pub use ruma::push::Ruleset;
+use ruma::{
+    Int, OwnedUserId, UInt, UserId,
+    push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, SoundTweakValue},
+    room_version_rules::{AuthorizationRules, RoomPowerLevelsRules},
+    serde::Raw,
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    Level, Pdu, PowerLevels, RoomVersionRules,
+    canonical::{Json, Object},
+    client_format::{ClientFormat, write_event},
+};
+
+/// What an event means to a user.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Whether to notify at all: it counts as unread, and pushers hear of it.
+    pub notify: bool,
+    /// Whether it stands out.
+    pub highlight: bool,
+    /// The sound to play.
+    pub sound: Option<String>,
+}
+
+impl Outcome {
+    fn of(actions: &[Action]) -> Self {
+        let sound = actions.iter().find_map(Action::sound).map(|sound| match sound {
+            SoundTweakValue::Default => "default".to_owned(),
+            other => other.as_str().to_owned(),
+        });
+        let notify = actions.iter().any(Action::should_notify);
+        Self { notify, highlight: notify && actions.iter().any(Action::is_highlight), sound: sound.filter(|_| notify) }
+    }
+}
+
+/// An event prepared for push rules.
+#[derive(Debug)]
+pub struct PushEvent {
+    flat: FlattenedJson,
+    sender: OwnedUserId,
+    /// Whom the default rules treat apart: mentioned users, and the target of an invite.
+    named: Vec<OwnedUserId>,
+    context: PushConditionRoomCtx,
+}
+
+/// Nobody's id: who is judged by the default rules when no member is meant.
+static ANYBODY: LazyLock<OwnedUserId> = LazyLock::new(|| ruma::user_id!("@anybody:hearth.invalid").to_owned());
+static DEFAULT_RULES: LazyLock<Ruleset> = LazyLock::new(|| Ruleset::server_default(&ANYBODY));
+
+impl PushEvent {
+    /// Prepares an event of a room with so many joined members and these power levels.
+    pub fn new(pdu: &Pdu, rules: &RoomVersionRules, joined_members: u64, levels: &PowerLevels) -> Self {
+        let mut json = String::new();
+        write_event(&mut json, pdu, rules, ClientFormat::default());
+        let json = RawValue::from_string(json).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        let flat = FlattenedJson::from_raw(&Raw::<serde_json::Value>::from_json(json));
+        let context = PushConditionRoomCtx::new(
+            pdu.room_id.clone(),
+            UInt::try_from(joined_members).unwrap_or(UInt::MAX),
+            ANYBODY.clone(),
+            String::new(),
+        )
+        .with_power_levels(sender_levels(&pdu.sender, levels));
+        Self { flat, sender: pdu.sender.clone(), named: named_users(pdu), context }
+    }
+
+    /// What the default rules say for every member but the sender and [`Self::named_users`].
+    pub fn for_anybody(&self) -> Outcome {
+        judge(&DEFAULT_RULES, &self.flat, &self.context)
+    }
+
+    /// The users for whom the default rules may say something else: ask [`Self::for_user`].
+    pub fn named_users(&self) -> &[OwnedUserId] {
+        &self.named
+    }
+
+    /// What a user's rules say. One's own events mean nothing to oneself.
+    pub fn for_user(&self, rules: &Ruleset, user: &UserId, display_name: &str) -> Outcome {
+        if self.sender == user {
+            return Outcome::default();
+        }
+        let mut context = self.context.clone();
+        user.clone_into(&mut context.user_id);
+        display_name.clone_into(&mut context.user_display_name);
+        judge(rules, &self.flat, &context)
+    }
+}
+
+/// The server's rules for a user who has changed none.
+pub fn default_rules(user: &UserId) -> Ruleset {
+    Ruleset::server_default(user)
+}
+
+fn judge(rules: &Ruleset, event: &FlattenedJson, context: &PushConditionRoomCtx) -> Outcome {
+    let matching = rules.iter().find(|rule| rule.enabled() && now(rule.applies(event, context)));
+    matching.map(|rule| Outcome::of(rule.actions())).unwrap_or_default()
+}
+
+/// The rules' functions are async for one condition of a feature that is off: they never wait.
+fn now(applies: impl Future<Output = bool>) -> bool {
+    match pin!(applies).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(applies) => applies,
+        Poll::Pending => false,
+    }
+}
+
+/// Only the sender's level is ever asked for, so it stands in for everybody's.
+fn sender_levels(sender: &UserId, levels: &PowerLevels) -> PushConditionPowerLevelsCtx {
+    let (level, creators) = match levels.user(sender) {
+        Level::Finite(level) => (level, None),
+        Level::Infinite => (0, Some(sender.to_owned())),
+    };
+    let rules = RoomPowerLevelsRules::new(&AuthorizationRules::V12, creators);
+    let mut notifications = ruma::power_levels::NotificationPowerLevels::new();
+    if let Level::Finite(room) = levels.notification("room") {
+        notifications.room = clamped(room);
+    }
+    PushConditionPowerLevelsCtx::new(Default::default(), clamped(level), notifications, rules)
+}
+
+fn clamped(level: i64) -> Int {
+    Int::try_from(level).unwrap_or(if level < 0 { Int::MIN } else { Int::MAX })
+}
+
+fn named_users(pdu: &Pdu) -> Vec<OwnedUserId> {
+    let mut named = Vec::new();
+    if let Some(("m.room.member", target)) = pdu.state_pair() {
+        named.extend(OwnedUserId::try_from(target));
+    }
+    if pdu.content.get().contains("m.mentions") {
+        let content = Object::parse(pdu.content.get()).unwrap_or_default();
+        let users = content.get("m.mentions").and_then(Json::as_object).and_then(|mentions| mentions.get("user_ids"));
+        let users = users.and_then(Json::as_array).unwrap_or_default();
+        named.extend(users.iter().filter_map(|user| OwnedUserId::try_from(user.as_str()?).ok()));
+    }
+    named
+}
+
+#[cfg(test)]
+mod tests;
