@@ -1,19 +1,38 @@
 //! The local door: what `hearth admin` asks over the socket in the data directory. Whoever can open that socket owns the
 //! server, so there are no tokens here.
+//!
+//! Not part of any specification; only the same release of the program speaks to it.
 
 use std::net::Ipv4Addr;
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::IntoResponse;
-use http::header;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hearth_account::{AdminError, RegisterError, Secret};
+use hearth_matrix::ruma::{OwnedUserId, UserId};
+use hearth_store::{StoreError, UserKind};
+use http::{StatusCode, header};
 use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use crate::{ApiError, Doors, threshold};
+use crate::error::json_response;
+use crate::{ApiError, Doors, JsonBody, threshold};
+
+/// Accounts read at once.
+const PAGE: usize = 500;
 
 /// The router of the admin socket.
 pub fn local_router(doors: Doors) -> Router {
-    Router::new().fallback(async || ApiError::unrecognized()).with_state(doors)
+    Router::new()
+        .route("/users", get(list).post(create))
+        .route("/users/reset-password", post(reset_password))
+        .route("/users/deactivate", post(deactivate))
+        .fallback(async || ApiError::unrecognized())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(doors)
 }
 
 /// Asks the local door in this process: status and body of the answer.
@@ -31,4 +50,106 @@ pub async fn ask_local_door(doors: &Doors, method: &str, path: &str, body: Strin
     // The body is in memory already; an error is as good as none.
     let body = response.into_body().collect().await.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
     (status, body)
+}
+
+#[derive(Deserialize)]
+struct Create {
+    name: String,
+    password: String,
+    #[serde(default)]
+    admin: bool,
+}
+
+async fn create(State(doors): State<Doors>, JsonBody(wish): JsonBody<Create>) -> Result<Response, ApiError> {
+    let user_id = local_user_id(&doors, &wish.name)?;
+    let password = Secret::new(wish.password);
+    let created = doors.accounts.create_user(user_id.localpart(), &password, wish.admin).await;
+    Ok(answer(&json!({ "user_id": created.map_err(register_refusal)? })))
+}
+
+#[derive(Deserialize)]
+struct ResetPassword {
+    name: String,
+    password: String,
+    logout_devices: bool,
+}
+
+async fn reset_password(
+    State(doors): State<Doors>,
+    JsonBody(wish): JsonBody<ResetPassword>,
+) -> Result<Response, ApiError> {
+    let user_id = local_user_id(&doors, &wish.name)?;
+    let password = Secret::new(wish.password);
+    doors.accounts.reset_password(&user_id, &password, wish.logout_devices).await.map_err(admin_refusal)?;
+    Ok(answer(&json!({ "user_id": user_id })))
+}
+
+#[derive(Deserialize)]
+struct Deactivate {
+    name: String,
+}
+
+async fn deactivate(State(doors): State<Doors>, JsonBody(wish): JsonBody<Deactivate>) -> Result<Response, ApiError> {
+    let user_id = local_user_id(&doors, &wish.name)?;
+    doors.accounts.deactivate_user(&user_id, false).await.map_err(admin_refusal)?;
+    Ok(answer(&json!({ "user_id": user_id })))
+}
+
+async fn list(State(doors): State<Doors>) -> Result<Response, ApiError> {
+    let mut users = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = doors.accounts.list_accounts(&after, "", PAGE).await.map_err(store_refusal)?;
+        let is_last = page.len() < PAGE;
+        if let Some(last) = page.last() {
+            after.clone_from(&last.account.localpart);
+        }
+        users.extend(page.into_iter().map(|listed| {
+            json!({
+                "user_id": listed.user_id,
+                "admin": listed.account.admin,
+                "guest": listed.account.kind == UserKind::Guest,
+                "deactivated": listed.account.state.deactivated,
+            })
+        }));
+        if is_last {
+            return Ok(answer(&json!({ "users": users })));
+        }
+    }
+}
+
+fn answer(body: &Value) -> Response {
+    json_response(StatusCode::OK, body)
+}
+
+/// `alice`, `@alice` or `@alice:example.org`, if that is our server.
+fn local_user_id(doors: &Doors, name: &str) -> Result<OwnedUserId, ApiError> {
+    let server_name = &doors.options.server_name;
+    let refuse = |reason: String| ApiError::bad_request("M_INVALID_USERNAME", reason);
+    let localpart = match name.strip_prefix('@').unwrap_or(name).split_once(':') {
+        None => name.strip_prefix('@').unwrap_or(name),
+        Some((localpart, server)) if server == server_name => localpart,
+        Some(_) => return Err(refuse(format!("{name} is not a user of {server_name}"))),
+    };
+    UserId::parse(format!("@{localpart}:{server_name}")).map_err(|error| refuse(format!("{name}: {error}")))
+}
+
+// The error table of this door: its clients are people at a terminal, who read the domain's own sentences.
+
+fn register_refusal(error: RegisterError) -> ApiError {
+    match error {
+        RegisterError::Store(cause) => store_refusal(cause),
+        refusal => ApiError::bad_request("M_UNKNOWN", refusal.to_string()),
+    }
+}
+
+fn admin_refusal(error: AdminError) -> ApiError {
+    match error {
+        AdminError::Store(cause) => store_refusal(cause),
+        refusal => ApiError::bad_request("M_UNKNOWN", refusal.to_string()),
+    }
+}
+
+fn store_refusal(cause: StoreError) -> ApiError {
+    ApiError::internal(cause)
 }

@@ -184,3 +184,23 @@ impl Drop for Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_like_others() {
+        let router = Router::new().route("/", get(async || -> &'static str { panic!("the secret cause") }));
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let response = pass(router, request, [127, 0, 0, 1].into()).await;
+        assert_eq!(response.status(), 500);
+        assert!(response.headers().contains_key("access-control-allow-origin"));
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["errcode"], "M_UNKNOWN");
+        assert!(!body.to_string().contains("secret"));
+    }
+}

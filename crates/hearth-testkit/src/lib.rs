@@ -1,1 +1,25 @@
 //! Whole servers in one process, and clients to knock on their doors.
+//!
+//! ```no_run
+//! # use hearth_testkit::on_each_backend;
+//! # async fn test() {
+//! on_each_backend(async |server| {
+//!     let alice = server.user("alice").await;
+//!     let (status, _) = alice.get("/_matrix/client/v3/account/whoami").await;
+//!     assert_eq!(status, 200);
+//! })
+//! .await;
+//! # }
+//! ```
+//!
+//! A failure here is a failed test: everything panics with what it wanted and what it got.
+
+mod backend;
+mod client;
+mod server;
+
+pub use backend::{Backend, Schema, on_each_backend, on_each_backend_with};
+pub use client::{Answer, Request, Target, User};
+pub use hearth::settings::Settings;
+pub use serde_json::{Value, json};
+pub use server::TestServer;

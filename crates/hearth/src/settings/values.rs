@@ -42,6 +42,11 @@ impl Database {
         Self(DatabaseUrl::Sqlite(path))
     }
 
+    /// A PostgreSQL database at a URL.
+    pub fn postgres(url: String) -> Self {
+        Self(DatabaseUrl::Postgres(url))
+    }
+
     /// The place.
     pub fn url(&self) -> &DatabaseUrl {
         &self.0
@@ -72,6 +77,18 @@ impl PublicUrl {
     /// The URL.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or(())?;
+        if rest.is_empty() || rest.starts_with('/') || rest.contains(char::is_whitespace) {
+            return Err(());
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
     }
 }
 
@@ -211,15 +228,7 @@ text!(
     |this| (!this.as_os_str().is_empty()).then(|| quoted(this.display()))
 );
 
-text!(
-    PublicUrl,
-    "a URL `https://…` or `http://…`",
-    |text, reader| ["https://", "http://"]
-        .iter()
-        .any(|scheme| text.strip_prefix(scheme).is_some_and(|rest| !rest.starts_with('/') && !rest.is_empty()))
-        .then(|| Self(text.trim_end_matches('/').to_owned())),
-    |this| Some(quoted(&this.0))
-);
+text!(PublicUrl, "a URL `https://…` or `http://…`", |text, reader| text.parse().ok(), |this| Some(quoted(&this.0)));
 
 text!(
     Database,
@@ -228,7 +237,7 @@ text!(
         if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
             Some(Self::sqlite(reader.base().join(path)))
         } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            Some(Self(DatabaseUrl::Postgres(text.to_owned())))
+            Some(Self::postgres(text.to_owned()))
         } else {
             None
         }

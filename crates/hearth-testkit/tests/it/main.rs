@@ -1,0 +1,6 @@
+//! Tests through HTTP, of whole servers.
+
+mod errors;
+mod listeners;
+mod operations;
+mod stopping;
