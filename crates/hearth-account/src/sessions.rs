@@ -131,13 +131,8 @@ impl Accounts {
     }
 
     /// Ends a session: its device goes.
-    pub async fn logout(&self, session: &Authenticated, token: &str) -> Result<(), StoreError> {
-        let (user, device, hash) = (session.user, session.device, token_hash(token));
-        let logout = self.store().write(vec![Noun::User(user)], move |tx| match device {
-            Some(device) => tx.devices().delete(user, device),
-            None => tx.tokens().revoke(user, &hash),
-        });
-        logout.await
+    pub async fn logout(&self, user: UserNum, device: DeviceNum) -> Result<(), StoreError> {
+        self.store().write(vec![Noun::User(user)], move |tx| tx.devices().delete(user, device)).await
     }
 
     /// Ends all sessions of a user.

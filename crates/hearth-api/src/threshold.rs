@@ -53,8 +53,8 @@ impl Record {
 
 /// What is known about a route: its name, its limits, its counters.
 pub(crate) struct RouteRecord {
-    method: Method,
-    path: Box<str>,
+    pub(crate) method: Method,
+    pub(crate) path: Box<str>,
     pub(crate) body_size_bytes: usize,
     duration: OnceLock<Histogram>,
     by_status: Mutex<Vec<(StatusCode, Counter)>>,
@@ -125,8 +125,8 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 /// A request's line in the log. A client that goes away leaves a line, too.
 struct Line {
     record: Arc<Record>,
-    method: Method,
-    path: Box<str>,
+    pub(crate) method: Method,
+    pub(crate) path: Box<str>,
     began: Instant,
     written: bool,
 }

@@ -43,7 +43,7 @@ async fn logout_ends_one_session_and_logout_all_every_one() {
     let first = house.user("alice").await;
     let second = house.login(by_password("alice", PASSWORD)).await.unwrap();
     let session = house.must_be(&second).await;
-    house.accounts.logout(&session, second.access_token.reveal()).await.unwrap();
+    house.accounts.logout(session.user, session.device.unwrap()).await.unwrap();
     assert!(house.whoami(&second).await.is_none());
     let known = house.must_be(&first).await;
     assert_eq!(house.accounts.devices(known.user).await.unwrap().len(), 1);

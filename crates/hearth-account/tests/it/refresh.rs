@@ -75,6 +75,6 @@ async fn nonsense_and_logged_out_sessions_are_not_refreshed() {
     let session = refreshable(&house).await;
     assert!(matches!(house.accounts.refresh("nonsense").await, Err(RefreshError::Unknown)));
     let known = house.must_be(&session).await;
-    house.accounts.logout(&known, session.access_token.reveal()).await.unwrap();
+    house.accounts.logout(known.user, known.device.unwrap()).await.unwrap();
     assert!(house.accounts.refresh(session.refresh_token.unwrap().reveal()).await.is_err());
 }

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, header};
+use http::{Extensions, HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::ApiError;
+use crate::error::json_response;
 use crate::threshold::Record;
 
 /// Largest body of a route that does not say otherwise: a full federation transaction (50 events of 64 KiB) fits.
@@ -36,7 +39,7 @@ pub(super) async fn read(headers: &HeaderMap, extensions: &Extensions, body: Bod
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(ApiError::bad_request("M_UNKNOWN", "The body ended early")),
-        Err(_) => Err(ApiError::new(http::StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long")),
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long")),
     }
 }
 
@@ -51,9 +54,15 @@ pub(super) fn json_error(error: &serde_json::Error, body: &[u8]) -> ApiError {
     }
 }
 
-/// A JSON body, for endpoints that ruma does not know. An empty body reads as `{}`.
+/// A JSON body, for endpoints that ruma does not know; also as an answer. An empty body reads as `{}`.
 #[derive(Clone, Debug)]
 pub struct JsonBody<T>(pub T);
+
+impl<T: Serialize> IntoResponse for JsonBody<T> {
+    fn into_response(self) -> Response {
+        json_response(StatusCode::OK, &self.0)
+    }
+}
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;

@@ -2,11 +2,15 @@
 
 mod body;
 mod client_address;
+mod guests;
 mod matrix;
+mod path;
 mod sender;
 
 pub(crate) use body::BODY_SIZE_BYTES;
 pub use body::JsonBody;
 pub use client_address::ClientAddress;
 pub use matrix::Matrix;
+pub(crate) use path::PathOf;
+pub(crate) use sender::EvenLocked;
 pub use sender::{OptionalSender, Sender};

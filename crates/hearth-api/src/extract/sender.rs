@@ -6,9 +6,10 @@ use axum::extract::FromRequestParts;
 use hearth_account::Authenticated;
 use hearth_matrix::ruma::{OwnedDeviceId, OwnedUserId};
 use hearth_store::{DeviceNum, UserNum};
-use http::header;
 use http::request::Parts;
+use http::{StatusCode, header};
 
+use super::guests;
 use crate::threshold::Record;
 use crate::{ApiError, Doors};
 
@@ -31,7 +32,8 @@ pub struct Sender {
     pub is_suspended: bool,
 }
 
-/// The user who sends this request, if it names one. A token that is given must be good.
+/// The user who sends this request, if it names one. A token that is given must be good. Guests come through only where the
+/// specification lets them.
 #[derive(Clone, Debug)]
 pub struct OptionalSender(pub Option<Sender>);
 
@@ -43,6 +45,20 @@ impl FromRequestParts<Doors> for Sender {
     }
 }
 
+/// The user who sends this request, though his account may be locked: he may still end his sessions.
+#[derive(Clone, Debug)]
+pub(crate) struct EvenLocked(pub(crate) Sender);
+
+impl FromRequestParts<Doors> for EvenLocked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Self, ApiError> {
+        let token = access_token(parts).ok_or_else(ApiError::missing_token)?;
+        let session = doors.accounts.authenticate_even_locked(&token).await?;
+        Ok(Self(Sender::of(session, parts, doors)))
+    }
+}
+
 impl FromRequestParts<Doors> for OptionalSender {
     type Rejection = ApiError;
 
@@ -51,12 +67,21 @@ impl FromRequestParts<Doors> for OptionalSender {
             return Ok(Self(None));
         };
         let session = doors.accounts.authenticate(&token).await?;
+        if session.is_guest && !guests::may_ask(&parts.extensions) {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", "Guests may not do that"));
+        }
+        Ok(Self(Some(Sender::of(session, parts, doors))))
+    }
+}
+
+impl Sender {
+    fn of(session: Authenticated, parts: &Parts, doors: &Doors) -> Self {
         if let Some(record) = Record::of(&parts.extensions) {
             record.set_user(&session.user_id);
             doors.accounts.note_seen(&session, record.client);
         }
         let Authenticated { user_id, user, device_id, device, is_guest, is_admin, is_suspended } = session;
-        Ok(Self(Some(Sender { user_id, user, device_id, device, is_guest, is_admin, is_suspended })))
+        Self { user_id, user, device_id, device, is_guest, is_admin, is_suspended }
     }
 }
 

@@ -111,12 +111,6 @@ impl Tokens<'_, '_> {
         self.tx.exec("DELETE FROM access_tokens WHERE device = $1", &[device.into()])
     }
 
-    /// Deletes one access token (one without a device: others go with theirs).
-    pub fn revoke(&mut self, user: UserNum, access: &TokenHash) -> Result<(), StoreError> {
-        self.announce_change(user);
-        self.tx.exec("DELETE FROM access_tokens WHERE hash = $1", &[access.as_slice().into()])
-    }
-
     /// Tells those who remember this user's sessions to look at them anew.
     pub(super) fn announce_change(&mut self, user: UserNum) {
         self.tx.publish(Publication::new(Change::Sessions { user }));

@@ -1,0 +1,62 @@
+//! Where guests may go.
+//!
+//! Spec: client-server API, "Guest Access". What is not in its list is not for them; that they may end their session and
+//! learn what the server can is ours.
+
+use http::{Extensions, Method};
+
+use crate::threshold::Record;
+
+/// Method and path behind the API's version, with the names of parameters left out.
+const ALLOWED: [(Method, &str); 24] = [
+    (Method::GET, "rooms/{}/state"),
+    (Method::GET, "rooms/{}/context/{}"),
+    (Method::GET, "rooms/{}/event/{}"),
+    (Method::GET, "rooms/{}/state/{}/{}"),
+    (Method::GET, "rooms/{}/state/{}"),
+    (Method::GET, "rooms/{}/messages"),
+    (Method::GET, "rooms/{}/members"),
+    (Method::GET, "rooms/{}/initialSync"),
+    (Method::GET, "sync"),
+    (Method::GET, "events"),
+    (Method::POST, "rooms/{}/join"),
+    (Method::POST, "join/{}"),
+    (Method::POST, "rooms/{}/leave"),
+    (Method::PUT, "rooms/{}/send/{}/{}"),
+    (Method::PUT, "rooms/{}/state/{}/{}"),
+    (Method::PUT, "rooms/{}/state/{}"),
+    (Method::PUT, "profile/{}/{}"),
+    (Method::DELETE, "profile/{}/{}"),
+    (Method::GET, "devices"),
+    (Method::GET, "devices/{}"),
+    (Method::PUT, "devices/{}"),
+    (Method::GET, "account/whoami"),
+    (Method::GET, "capabilities"),
+    (Method::POST, "logout"),
+];
+
+/// Whether a guest may send the request with these extensions.
+pub(super) fn may_ask(extensions: &Extensions) -> bool {
+    let Some(route) = Record::of(extensions).and_then(Record::route) else { return false };
+    let Some(path) = route.path.strip_prefix("/_matrix/client/").and_then(|path| path.split_once('/')) else {
+        return false;
+    };
+    ALLOWED.iter().any(|(method, allowed)| *method == route.method && is_same(path.1, allowed))
+}
+
+fn is_same(path: &str, allowed: &str) -> bool {
+    let path = path.trim_end_matches('/').split('/');
+    path.map(|part| if part.starts_with('{') { "{}" } else { part }).eq(allowed.split('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_same;
+
+    #[test]
+    fn names_of_parameters_do_not_matter() {
+        assert!(is_same("rooms/{room_id}/state/{event_type}/{state_key}", "rooms/{}/state/{}/{}"));
+        assert!(is_same("rooms/{room_id}/state/{event_type}/", "rooms/{}/state/{}"));
+        assert!(!is_same("rooms/{room_id}/invite", "rooms/{}/join"));
+    }
+}
