@@ -1,0 +1,6 @@
+//! The program as people call it: arguments, files, signals, the socket.
+
+mod admin;
+mod config;
+mod process;
+mod serve;
