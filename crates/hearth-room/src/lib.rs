@@ -1,5 +1,81 @@
-//! The event pipeline and everything about rooms.
+//! The event pipeline and everything about rooms: create, membership, sending, aliases, the directory.
+//!
+//! Every event passes one way in: a room's turn (`turn.rs`) takes all work that is ready for a room as one batch, the
+//! appender (`append.rs`) decides, seals and writes it inside one write closure. What clients see of rooms is read in
+//! `hearth-sync`; users are strangers here and are reached through the store alone.
+
+mod append;
+mod create;
+mod directory;
+mod error;
+mod member_content;
+mod membership;
+mod profile;
+mod send;
+mod stripped;
+mod turn;
+
+use std::sync::Arc;
+
+use hearth_matrix::SigningKey;
+use hearth_matrix::ruma::{OwnedServerName, RoomVersionId, UserId};
+use hearth_store::{Store, WallTime};
+
+pub use create::{CreateRoom, Preset};
+pub use directory::{DirectoryFilter, DirectoryPage, DirectoryRoom};
+pub use error::RoomError;
+pub use membership::MemberAction;
+pub use send::Txn;
+
+/// What rooms are told by the settings.
+#[derive(Debug)]
+pub struct RoomsConfig {
+    /// Our name in the federation.
+    pub server_name: OwnedServerName,
+    /// The key that signs our events.
+    pub signing_key: SigningKey,
+    /// Version of rooms that name none.
+    pub default_version: RoomVersionId,
+}
 
 /// Everything about rooms. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Rooms;
+#[derive(Clone)]
+pub struct Rooms {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Arc<RoomsConfig>,
+    pub(crate) store: Store,
+    pub(crate) time: WallTime,
+    pub(crate) turns: turn::Turns,
+}
+
+impl Rooms {
+    /// Over a store.
+    pub fn new(config: RoomsConfig, store: Store, time: WallTime) -> Self {
+        let config = Arc::new(config);
+        let turns = turn::Turns::new(store.clone(), config.clone());
+        Self { inner: Arc::new(Inner { config, store, time, turns }) }
+    }
+
+    /// Version of rooms that name none.
+    pub fn default_version(&self) -> &RoomVersionId {
+        &self.inner.config.default_version
+    }
+
+    /// Our name in the federation.
+    pub fn server_name(&self) -> &OwnedServerName {
+        &self.inner.config.server_name
+    }
+
+    pub(crate) fn is_local(&self, user: &UserId) -> bool {
+        user.server_name() == &*self.inner.config.server_name
+    }
+}
+
+/// A string nobody can guess, of letters and digits.
+pub(crate) fn random_letters(length: usize) -> String {
+    use rand::distr::{Alphanumeric, SampleString};
+    Alphanumeric.sample_string(&mut rand::rng(), length)
+}

@@ -30,7 +30,7 @@ CREATE TABLE rooms (
     room_id    bytes() NOT NULL UNIQUE,
     version    TEXT NOT NULL,
     creator    BIGINT NOT NULL,
-    room_type  BIGINT,
+    room_type  bytes(),
     federate   BIGINT NOT NULL,
     created_ts BIGINT NOT NULL
 );

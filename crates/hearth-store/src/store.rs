@@ -159,6 +159,11 @@ impl Store {
         self.inner.shared.feed.position()
     }
 
+    /// The number of a room, if it is in memory.
+    pub fn known_room(&self, room_id: &hearth_matrix::ruma::RoomId) -> Option<RoomNum> {
+        self.inner.shared.caches.room_by_id(room_id.as_str()).map(|room| room.num)
+    }
+
     /// Waits for what is queued, then closes the database.
     pub async fn close(&self) {
         let handles = self.inner.close();

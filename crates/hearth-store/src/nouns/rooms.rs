@@ -22,7 +22,7 @@ pub struct RoomRecord {
     /// Sender of its create event.
     pub creator: UserNum,
     /// `type` of its create event.
-    pub room_type: Option<StringNum>,
+    pub room_type: Option<String>,
     /// False if servers other than the creator's are shut out for ever (`m.federate`).
     pub federate: bool,
     /// When it was created, milliseconds since the epoch.
@@ -135,33 +135,19 @@ impl RoomNouns<'_, '_> {
         room
     }
 
-    /// Makes a room known. Its events come with [`append`](crate::Events::append).
-    pub fn create(
+    /// A record for a room to be, with a number of its own. Nothing is written.
+    pub fn prepare(
         &mut self,
         room_id: &RoomId,
         version: &RoomVersionId,
         creator: UserNum,
-        room_type: Option<StringNum>,
+        room_type: Option<String>,
         federate: bool,
         created_ts: i64,
-    ) -> Result<Arc<RoomRecord>, StoreError> {
-        let num = RoomNum(self.tx.next_number(Counter::Rooms)?);
-        self.tx.exec(
-            "INSERT INTO rooms (num, room_id, version, creator, room_type, federate, created_ts)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            &[
-                num.into(),
-                room_id.as_str().as_bytes().into(),
-                version.as_str().into(),
-                creator.into(),
-                room_type.into(),
-                federate.into(),
-                created_ts.into(),
-            ],
-        )?;
+    ) -> Result<RoomRecord, StoreError> {
         let rules = rules(version).ok_or_else(|| StoreError::Damaged(format!("room version {version} is unknown")))?;
-        Ok(self.learn(RoomRecord {
-            num,
+        Ok(RoomRecord {
+            num: RoomNum(self.tx.next_number(Counter::Rooms)?),
             room_id: room_id.to_owned(),
             version: version.clone(),
             rules,
@@ -169,7 +155,26 @@ impl RoomNouns<'_, '_> {
             room_type,
             federate,
             created_ts,
-        }))
+        })
+    }
+
+    /// Makes a prepared room known. Its events come with [`append`](crate::Events::append).
+    pub fn insert(&mut self, room: &Arc<RoomRecord>) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO rooms (num, room_id, version, creator, room_type, federate, created_ts)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            &[
+                room.num.into(),
+                room.room_id.as_str().as_bytes().into(),
+                room.version.as_str().into(),
+                room.creator.into(),
+                room.room_type.as_deref().map(str::as_bytes).into(),
+                room.federate.into(),
+                room.created_ts.into(),
+            ],
+        )?;
+        self.tx.learned.learn_room(room.clone());
+        Ok(())
     }
 
     /// The tip; none before the room's first event.
@@ -300,7 +305,7 @@ fn record(row: &dyn Row) -> Result<RoomRecord, StoreError> {
         version,
         rules,
         creator: StringNum(row.int(3)?),
-        room_type: row.opt_int(4)?.map(StringNum),
+        room_type: row.opt_bytes(4)?.map(|_| row.utf8(4).map(str::to_owned)).transpose()?,
         federate: row.bool(5)?,
         created_ts: row.int(6)?,
     })

@@ -1,0 +1,503 @@
+//! The one way in: drafts become events of a room.
+//!
+//! An [`Appender`] stands at a room's tip inside a write closure. [`Appender::admit`] decides and seals one draft after the
+//! other, each on the state that those before it left, and writes nothing; [`Appender::write`] then writes all of them.
+//! Spec: server-server API, "PDUs"; each room version, "Authorization rules".
+
+use std::sync::Arc;
+
+use hearth_matrix::ruma::{OwnedEventId, OwnedUserId, UserId};
+use hearth_matrix::{Draft, Pdu, Place, PowerLevels, V1Place, auth, canonical, hash, seal};
+use hearth_store::{
+    DeviceNum, EventNum, MemberChange, Membership, NewEvent, RoomRecord, StateKey, StoreError, Tip, Tx, Visibility,
+};
+use rustc_hash::FxHashMap;
+
+use crate::{RoomError, RoomsConfig, stripped};
+
+/// `prev_events` of one event at most; a dummy event would merge the rest.
+const PREV_EVENTS: usize = 10;
+
+/// An answer that the store could give; refusals are values.
+pub(crate) type Decision<T> = Result<Result<T, RoomError>, StoreError>;
+
+/// A draft with what is needed to make an event of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Submission {
+    pub(crate) sender: OwnedUserId,
+    pub(crate) draft: Draft,
+    pub(crate) txn: Option<(DeviceNum, Arc<str>)>,
+    /// Now, milliseconds since the epoch.
+    pub(crate) ts: i64,
+    /// The event id's own part in room versions 1 and 2.
+    pub(crate) opaque: String,
+}
+
+/// Events on their way into one room.
+pub(crate) struct Appender<'t, 'c> {
+    pub(crate) tx: &'t mut Tx<'c>,
+    pub(crate) room: Arc<RoomRecord>,
+    config: &'t RoomsConfig,
+    tip: Tip,
+    pending: Vec<Pending>,
+    /// State that pending events have set.
+    overlay: Overlay,
+    /// Ids of the forward extremities, in the order of the tip.
+    extremity_ids: Vec<OwnedEventId>,
+}
+
+/// An admitted event. What needs writing to be known (numbers, snapshots) is found when it is written.
+struct Pending {
+    num: EventNum,
+    pdu: Arc<Pdu>,
+    prev_events: Vec<EventNum>,
+    auth_events: Vec<EventNum>,
+    visibility: Visibility,
+    room_order: i64,
+    unread: i64,
+    txn: Option<(DeviceNum, Arc<str>)>,
+    redacts: Option<EventNum>,
+    replaces: Option<EventNum>,
+    member: Option<MemberStep>,
+}
+
+struct MemberStep {
+    local: bool,
+    before: Option<Membership>,
+    after: Membership,
+    stripped: Option<String>,
+}
+
+/// State events by type and state key.
+type Overlay = FxHashMap<(Box<str>, Box<str>), (EventNum, Arc<Pdu>)>;
+
+impl<'t, 'c> Appender<'t, 'c> {
+    /// At the tip of a room.
+    pub(crate) fn at_tip(
+        tx: &'t mut Tx<'c>,
+        room: Arc<RoomRecord>,
+        config: &'t RoomsConfig,
+    ) -> Result<Self, StoreError> {
+        let tip = tx.rooms().tip(room.num)?.unwrap_or_else(Tip::empty);
+        let mut extremity_ids = Vec::with_capacity(tip.extremities.len());
+        for num in &tip.extremities {
+            extremity_ids.push(tx.events().id(*num)?);
+        }
+        Ok(Self { tx, room, config, tip, pending: Vec::new(), overlay: FxHashMap::default(), extremity_ids })
+    }
+
+    /// In a room to be, right after its create event.
+    pub(crate) fn new_room(
+        tx: &'t mut Tx<'c>,
+        room: Arc<RoomRecord>,
+        create: Arc<Pdu>,
+        config: &'t RoomsConfig,
+    ) -> Decision<Self> {
+        if let Err(refusal) = auth::check(room.rules, &create, |_, _| None) {
+            return Ok(Err(refusal.into()));
+        }
+        let overlay = FxHashMap::default();
+        let mut new =
+            Self { tx, room, config, tip: Tip::empty(), pending: Vec::new(), overlay, extremity_ids: Vec::new() };
+        new.stand(create, None, Vec::new(), None, None)?;
+        Ok(Ok(new))
+    }
+
+    /// The room's present state at one place, pending events included.
+    pub(crate) fn state(&mut self, kind: &str, state_key: &str) -> Result<Option<(EventNum, Arc<Pdu>)>, StoreError> {
+        if !self.overlay.is_empty()
+            && let Some(found) = self.overlay.get(&(Box::from(kind), Box::from(state_key)))
+        {
+            return Ok(Some(found.clone()));
+        }
+        let Some(snapshot) = self.tip.snapshot else { return Ok(None) };
+        let (Some(kind), Some(state_key)) = (self.tx.string_num(kind)?, self.tx.string_num(state_key)?) else {
+            return Ok(None);
+        };
+        match self.tx.state().get(self.room.num, snapshot, StateKey { kind, state_key })? {
+            Some(num) => Ok(Some((num, self.tx.events().pdu(&self.room, num)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// A user's present membership.
+    pub(crate) fn membership(&mut self, user: &UserId) -> Result<Option<Membership>, StoreError> {
+        let member = self.state("m.room.member", user.as_str())?;
+        Ok(member.and_then(|(_, pdu)| pdu.membership().and_then(Membership::from_spec)))
+    }
+
+    /// The present power levels.
+    pub(crate) fn power_levels(&mut self) -> Result<PowerLevels, StoreError> {
+        let create = self.state("m.room.create", "")?.map(|(_, pdu)| pdu);
+        let power_levels = self.state("m.room.power_levels", "")?.map(|(_, pdu)| pdu);
+        Ok(PowerLevels::new(create, power_levels, self.room.rules))
+    }
+
+    /// The event that a transaction of this device made before.
+    fn of_txn(&mut self, device: DeviceNum, txn_id: &str) -> Result<Option<OwnedEventId>, StoreError> {
+        let pending = self.pending.iter().find(|p| p.txn.as_ref().is_some_and(|t| t.0 == device && &*t.1 == txn_id));
+        if let Some(pending) = pending {
+            return Ok(Some(pending.pdu.event_id.clone()));
+        }
+        match self.tx.events().of_txn(self.room.num, device, txn_id)? {
+            Some(num) => self.tx.events().id(num).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Decides on one draft; if it may be, it is sealed and stands at the tip. Returns its event id: that of an older event
+    /// if this is a transaction sent again, or state that stands already.
+    pub(crate) fn admit(&mut self, submission: Submission) -> Decision<OwnedEventId> {
+        let Submission { sender, draft, txn, ts, opaque } = submission;
+        if let Some((device, txn_id)) = &txn
+            && let Some(event_id) = self.of_txn(*device, txn_id)?
+        {
+            return Ok(Ok(event_id));
+        }
+        let rules = self.room.rules;
+        if let Err(refusal) = draft.check(rules) {
+            return Ok(Err(refusal.into()));
+        }
+        let replaced = match &draft.state_key {
+            Some(key) => self.state(&draft.kind, key)?,
+            None => None,
+        };
+        if let Some((_, old)) = &replaced
+            && old.sender == sender
+            && *old.content.get() == *canonical_content(&draft)
+        {
+            return Ok(Ok(old.event_id.clone()));
+        }
+
+        let types = match auth::auth_types(&draft.kind, &sender, draft.state_key.as_deref(), &draft.content, rules) {
+            Ok(types) => types,
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
+        let mut auth_state: Vec<(EventNum, Arc<Pdu>)> = Vec::with_capacity(types.len() + 1);
+        for (kind, key) in &types {
+            auth_state.extend(self.state(&kind.to_string(), key)?);
+        }
+        let auth_ids: Vec<OwnedEventId> = auth_state.iter().map(|(_, pdu)| pdu.event_id.clone()).collect();
+        let auth_nums: Vec<EventNum> = auth_state.iter().map(|(num, _)| *num).collect();
+        if draft.kind != "m.room.create" && !auth_state.iter().any(|(_, pdu)| &*pdu.kind == "m.room.create") {
+            auth_state.extend(self.state("m.room.create", "")?);
+        }
+
+        let redacts = match self.redaction_target(&sender, &draft)? {
+            Ok(target) => target,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let sealed = self.seal(&sender, draft, ts, &opaque, &auth_ids)?;
+        let pdu = match sealed {
+            Ok(pdu) => Arc::new(pdu),
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
+        let fetch = |kind: &str, key: &str| {
+            auth_state.iter().find(|(_, pdu)| pdu.is_state(kind, key)).map(|(_, pdu)| pdu.clone())
+        };
+        if let Err(refusal) = auth::check(rules, &pdu, fetch) {
+            return Ok(Err(refusal.into()));
+        }
+        self.stand(pdu.clone(), replaced, auth_nums, redacts, txn)?;
+        Ok(Ok(pdu.event_id.clone()))
+    }
+
+    fn seal(
+        &mut self,
+        sender: &UserId,
+        draft: Draft,
+        ts: i64,
+        opaque: &str,
+        auth_events: &[OwnedEventId],
+    ) -> Result<Result<Pdu, hearth_matrix::SealError>, StoreError> {
+        use hearth_matrix::ruma::RoomVersionId::{V1, V2};
+        let is_create = draft.kind == "m.room.create";
+        let names_room = !(is_create && self.room.rules.authorization.room_create_event_id_as_room_id);
+        let with_hashes = matches!(self.room.version, V1 | V2);
+        let mut referenced = FxHashMap::default();
+        if with_hashes {
+            for id in self.extremity_ids.clone().iter().chain(auth_events) {
+                if let Some(hash) = self.reference_hash(id)? {
+                    referenced.insert(id.clone(), hash);
+                }
+            }
+        }
+        let reference_hash = |id: &hearth_matrix::ruma::EventId| referenced.get(id).cloned();
+        let prev_events = &self.extremity_ids[..self.extremity_ids.len().min(PREV_EVENTS)];
+        let place = Place {
+            room_id: names_room.then_some(&*self.room.room_id),
+            sender,
+            prev_events,
+            auth_events,
+            depth: u64::try_from(self.tip.depth).unwrap_or(0).saturating_add(1).min(canonical::MAX_INT as u64),
+            origin_server_ts: ts,
+            server_name: &self.config.server_name,
+            v1: with_hashes.then_some(V1Place { opaque, reference_hash: &reference_hash }),
+        };
+        Ok(seal(draft, &place, &self.config.signing_key, self.room.rules))
+    }
+
+    fn reference_hash(&mut self, id: &OwnedEventId) -> Result<Option<String>, StoreError> {
+        use base64::Engine as _;
+        let pending = self.pending.iter().find(|p| p.pdu.event_id == *id).map(|p| p.pdu.clone());
+        let pdu = match pending {
+            Some(pdu) => pdu,
+            None => match self.tx.events().num(&self.room, id)? {
+                Some(num) => self.tx.events().pdu(&self.room, num)?,
+                None => return Ok(None),
+            },
+        };
+        let event =
+            canonical::Object::parse(&pdu.json).map_err(|error| StoreError::Damaged(format!("event {id}: {error}")))?;
+        Ok(Some(hash::BASE64.encode(hash::reference_hash(&event, self.room.rules))))
+    }
+
+    /// The event that a redaction takes away; refused if the sender may not. From room version 3 on the auth rules leave this
+    /// to whoever applies the redaction.
+    fn redaction_target(&mut self, sender: &UserId, draft: &Draft) -> Decision<Option<EventNum>> {
+        let Some(target) = draft.redacts.as_ref().filter(|_| draft.kind == "m.room.redaction") else {
+            return Ok(Ok(None));
+        };
+        let pending = self.pending.iter().find(|p| p.pdu.event_id == *target);
+        let found = match pending {
+            Some(pending) => Some((pending.num, pending.pdu.sender.clone())),
+            None => match self.tx.events().by_id(&self.room, target)? {
+                Some(row) => {
+                    let sender = self.tx.string(row.sender)?;
+                    let sender = OwnedUserId::try_from(&*sender)
+                        .map_err(|_| StoreError::Damaged(format!("sender {sender} of {target}")))?;
+                    Some((row.num, sender))
+                }
+                None => None,
+            },
+        };
+        let Some((num, redacted_sender)) = found else {
+            return Ok(Err(RoomError::NotFound("The event to redact is not in this room")));
+        };
+        // Other servers accept any redaction from the event's own server: what our users may, we decide here.
+        let levels = self.power_levels()?;
+        if redacted_sender != *sender && levels.user(sender) < levels.redact() {
+            return Ok(Err(RoomError::Forbidden("You don't have permission to redact this event".into())));
+        }
+        Ok(Ok(Some(num)))
+    }
+
+    /// Puts a sealed and allowed event at the tip.
+    fn stand(
+        &mut self,
+        pdu: Arc<Pdu>,
+        replaced: Option<(EventNum, Arc<Pdu>)>,
+        auth_events: Vec<EventNum>,
+        redacts: Option<EventNum>,
+        txn: Option<(DeviceNum, Arc<str>)>,
+    ) -> Result<(), StoreError> {
+        let num = self.tx.events().next_num()?;
+        let visibility = match self.state("m.room.history_visibility", "")? {
+            Some((_, event)) => history_visibility(&event),
+            None => Visibility::Shared,
+        };
+        let member = match pdu.state_pair() {
+            Some(("m.room.member", target)) => {
+                let target = target.to_owned();
+                self.member_change(&pdu, &target, replaced.as_ref())?
+            }
+            _ => None,
+        };
+        self.tip.unread += i64::from(notifies_by_default(&pdu));
+        self.tip.room_order += 1;
+        self.tip.depth = i64::try_from(pdu.depth).unwrap_or(i64::MAX);
+        let prev_events = std::mem::replace(&mut self.tip.extremities, vec![num]);
+        self.extremity_ids = vec![pdu.event_id.clone()];
+        if let Some((kind, key)) = pdu.state_pair() {
+            self.overlay.insert((kind.into(), key.into()), (num, pdu.clone()));
+        }
+        self.pending.push(Pending {
+            num,
+            prev_events: prev_events.into_iter().take(PREV_EVENTS).collect(),
+            auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
+            visibility,
+            room_order: self.tip.room_order,
+            unread: self.tip.unread,
+            txn,
+            redacts,
+            replaces: replaced.map(|(num, _)| num),
+            member,
+            pdu,
+        });
+        Ok(())
+    }
+
+    fn member_change(
+        &mut self,
+        pdu: &Pdu,
+        target: &str,
+        replaced: Option<&(EventNum, Arc<Pdu>)>,
+    ) -> Result<Option<MemberStep>, StoreError> {
+        let Some(after) = pdu.membership().and_then(Membership::from_spec) else { return Ok(None) };
+        let before = replaced.and_then(|(_, old)| old.membership()).and_then(Membership::from_spec);
+        let Ok(user_id) = <&UserId>::try_from(target) else { return Ok(None) };
+        let local = user_id.server_name() == &*self.config.server_name;
+        for (membership, by) in before.map(|m| (m, -1)).into_iter().chain([(after, 1)]) {
+            match membership {
+                Membership::Join => {
+                    self.tip.joined += by;
+                    self.tip.joined_local += if local { by } else { 0 };
+                }
+                Membership::Invite => self.tip.invited += by,
+                Membership::Knock => self.tip.knocked += by,
+                Membership::Leave | Membership::Ban => {}
+            }
+        }
+        let stripped = match after {
+            Membership::Invite | Membership::Knock if local => Some(stripped::stripped_state(self, pdu)?),
+            _ => None,
+        };
+        Ok(Some(MemberStep { local, before, after, stripped }))
+    }
+
+    /// Writes a new room and all that was admitted; hands the transaction back.
+    pub(crate) fn write_new(self) -> Result<&'t mut Tx<'c>, StoreError> {
+        let room = self.room.clone();
+        self.tx.rooms().insert(&room)?;
+        self.write()
+    }
+
+    /// Writes all that was admitted, and moves the tip; hands the transaction back.
+    pub(crate) fn write(self) -> Result<&'t mut Tx<'c>, StoreError> {
+        let Self { tx, room, mut tip, pending, .. } = self;
+        let mut events: Vec<NewEvent> = Vec::with_capacity(pending.len());
+        for Pending {
+            num,
+            pdu,
+            prev_events,
+            auth_events,
+            visibility,
+            room_order,
+            unread,
+            txn,
+            redacts,
+            replaces,
+            member,
+        } in pending
+        {
+            let snapshot_before = tip.snapshot;
+            let mut snapshot_after = None;
+            if let Some((kind, key)) = pdu.state_pair() {
+                let place = StateKey { kind: tx.intern(kind)?, state_key: tx.intern(key)? };
+                snapshot_after = Some(tx.state().apply(room.num, tip.snapshot, &[(place, Some(num))])?);
+                tip.snapshot = snapshot_after;
+            }
+            let relates_to = match relation(&pdu) {
+                Some((parent, rel)) => {
+                    let in_batch = events.iter().find(|event| event.pdu.event_id == parent).map(|event| event.num);
+                    let parent = match in_batch {
+                        Some(num) => num,
+                        None => tx.events().intern(&room, &parent)?,
+                    };
+                    Some((parent, rel))
+                }
+                None => None,
+            };
+            let member = match (member, pdu.state_key.as_deref()) {
+                (Some(MemberStep { local, before, after, stripped }), Some(target)) => {
+                    Some(MemberChange { user: tx.intern(target)?, local, before, after, stripped })
+                }
+                _ => None,
+            };
+            let thread = relates_to.as_ref().filter(|(_, rel)| rel == "m.thread").map(|(parent, _)| *parent);
+            events.push(NewEvent {
+                num,
+                pdu,
+                prev_events,
+                auth_events,
+                snapshot_before,
+                snapshot_after,
+                visibility,
+                room_order,
+                unread,
+                txn,
+                redacts,
+                relates_to,
+                thread,
+                replaces,
+                member,
+            });
+        }
+        tx.events().append(&room, &events, &tip)?;
+        Ok(tx)
+    }
+}
+
+fn canonical_content(draft: &Draft) -> String {
+    serde_json::to_string(&draft.content).unwrap_or_default()
+}
+
+fn history_visibility(event: &Pdu) -> Visibility {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        history_visibility: Option<String>,
+    }
+    let content = serde_json::from_str::<Content>(event.content.get()).ok();
+    Visibility::from_spec(content.and_then(|c| c.history_visibility).as_deref())
+}
+
+/// Events that other events can name as what allows them.
+fn is_auth_event(pdu: &Pdu) -> bool {
+    pdu.state_key.is_some()
+        && matches!(
+            &*pdu.kind,
+            "m.room.create"
+                | "m.room.power_levels"
+                | "m.room.join_rules"
+                | "m.room.member"
+                | "m.room.third_party_invite"
+        )
+}
+
+/// What an event relates to, and how.
+fn relation(pdu: &Pdu) -> Option<(OwnedEventId, String)> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        #[serde(rename = "m.relates_to")]
+        relates_to: Relation,
+    }
+    #[derive(serde::Deserialize)]
+    struct Relation {
+        rel_type: String,
+        event_id: OwnedEventId,
+    }
+    if pdu.state_key.is_some() || !pdu.content.get().contains("m.relates_to") {
+        return None;
+    }
+    let content: Content = serde_json::from_str(pdu.content.get()).ok()?;
+    Some((content.relates_to.event_id, content.relates_to.rel_type))
+}
+
+/// Whether the default push rules notify nearly every member of an event: messages and encrypted events, but not notices and
+/// not edits. Spec: client-server API, "Predefined rules".
+fn notifies_by_default(pdu: &Pdu) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Content<'a> {
+        #[serde(borrow, default)]
+        msgtype: Option<std::borrow::Cow<'a, str>>,
+        #[serde(borrow, default, rename = "m.relates_to")]
+        relates_to: Option<Relation<'a>>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Relation<'a> {
+        #[serde(borrow, default)]
+        rel_type: Option<std::borrow::Cow<'a, str>>,
+    }
+    match &*pdu.kind {
+        "m.room.message" | "m.room.encrypted" if pdu.state_key.is_none() => {
+            match serde_json::from_str::<Content<'_>>(pdu.content.get()) {
+                Ok(content) => {
+                    content.msgtype.as_deref() != Some("m.notice")
+                        && content.relates_to.and_then(|r| r.rel_type).as_deref() != Some("m.replace")
+                }
+                Err(_) => true,
+            }
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,289 @@
+//! Aliases and the public directory.
+//!
+//! Spec: client-server API, "Room aliases", "Listing rooms".
+
+use std::sync::Arc;
+
+use hearth_matrix::ruma::{OwnedRoomId, RoomAliasId, RoomId, UserId};
+use hearth_matrix::{Pdu, PowerLevels};
+use hearth_store::{Membership, Noun, RoomNum, RoomRecord, SnapshotNum, StateKey, StoreError, Tx, Visibility};
+
+use crate::{RoomError, Rooms};
+
+/// Rooms looked at for one page at most, when a filter leaves most of them out.
+const SCAN: usize = 2000;
+
+/// Which rooms of the directory are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct DirectoryFilter {
+    /// A part of the name, topic or canonical alias, in any case.
+    pub search: Option<String>,
+    /// Room types; none stands for rooms without a type. Empty: all.
+    pub types: Vec<Option<String>>,
+}
+
+/// A room as the directory shows it.
+#[derive(Clone, Debug)]
+pub struct DirectoryRoom {
+    /// Its id.
+    pub room_id: OwnedRoomId,
+    /// Its type.
+    pub room_type: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its topic.
+    pub topic: Option<String>,
+    /// Its avatar.
+    pub avatar_url: Option<String>,
+    /// Its canonical alias.
+    pub canonical_alias: Option<String>,
+    /// Its join rule.
+    pub join_rule: Option<String>,
+    /// Joined members.
+    pub joined: i64,
+    /// Anybody may read it.
+    pub world_readable: bool,
+    /// Guests may join.
+    pub guest_can_join: bool,
+}
+
+/// A page of the directory.
+#[derive(Clone, Debug, Default)]
+pub struct DirectoryPage {
+    /// Its rooms, largest first.
+    pub rooms: Vec<DirectoryRoom>,
+    /// Where the next page starts.
+    pub next: Option<String>,
+    /// Where the page before starts.
+    pub previous: Option<String>,
+    /// Rooms in the directory, filtered or not.
+    pub total: i64,
+}
+
+impl Rooms {
+    /// The room an alias of ours points to.
+    pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<OwnedRoomId, RoomError> {
+        if alias.server_name() != &*self.inner.config.server_name {
+            return Err(RoomError::Remote(alias.to_string()));
+        }
+        let alias = alias.to_owned();
+        let room = self.inner.store.read(move |tx| match tx.rooms().alias(&alias)? {
+            Some((room, _)) => Ok(Some(tx.rooms().by_num(room)?.room_id.clone())),
+            None => Ok(None),
+        });
+        room.await?.ok_or(RoomError::NotFound("No room has this alias"))
+    }
+
+    /// Points an alias of ours to a room.
+    pub async fn create_alias(&self, user: &UserId, alias: &RoomAliasId, room_id: &RoomId) -> Result<(), RoomError> {
+        if alias.server_name() != &*self.inner.config.server_name {
+            return Err(RoomError::InvalidParam(format!("{alias} is not an alias of this server")));
+        }
+        let (user, alias, room_id) = (user.to_owned(), alias.to_owned(), room_id.to_owned());
+        let outcome = self.inner.store.write(vec![Noun::Name(alias.to_string())], move |tx| {
+            let (Some(room), Some(creator)) = (tx.rooms().by_id(&room_id)?, tx.string_num(user.as_str())?) else {
+                return Ok(Err(RoomError::UnknownRoom));
+            };
+            if tx.rooms().alias(&alias)?.is_some() {
+                return Ok(Err(RoomError::AliasInUse(alias.to_string())));
+            }
+            if tx.members().current(room.num, creator)?.map(|row| row.membership) != Some(Membership::Join) {
+                return Ok(Err(RoomError::Forbidden(format!("{user} is not in the room"))));
+            }
+            tx.rooms().add_alias(&alias, room.num, creator)?;
+            Ok(Ok(()))
+        });
+        outcome.await?
+    }
+
+    /// Removes an alias: its maker may, a server admin, and those who may set the room's canonical alias.
+    pub async fn delete_alias(&self, user: &UserId, is_admin: bool, alias: &RoomAliasId) -> Result<(), RoomError> {
+        let (user, alias) = (user.to_owned(), alias.to_owned());
+        let outcome = self.inner.store.write(vec![Noun::Name(alias.to_string())], move |tx| {
+            let Some((room, creator)) = tx.rooms().alias(&alias)? else {
+                return Ok(Err(RoomError::NotFound("No room has this alias")));
+            };
+            let mine = tx.string_num(user.as_str())? == Some(creator);
+            if !mine && !is_admin && !may_set(tx, room, &user, "m.room.canonical_alias")? {
+                return Ok(Err(RoomError::Forbidden("You don't have permission to delete the alias".into())));
+            }
+            tx.rooms().remove_alias(&alias)?;
+            Ok(Ok(()))
+        });
+        outcome.await?
+    }
+
+    /// The aliases of ours of a room, for members and, if anybody may read it, for all.
+    pub async fn aliases(&self, user: &UserId, room_id: &RoomId) -> Result<Vec<String>, RoomError> {
+        let (user, room_id) = (user.to_owned(), room_id.to_owned());
+        let outcome = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else {
+                return Ok(Err(RoomError::Forbidden("You are not in the room".into())));
+            };
+            let member = match tx.string_num(user.as_str())? {
+                Some(user) => tx.members().current(room.num, user)?.map(|row| row.membership),
+                None => None,
+            };
+            if member != Some(Membership::Join) && visibility_now(tx, &room)? != Visibility::WorldReadable {
+                return Ok(Err(RoomError::Forbidden("You are not in the room".into())));
+            }
+            Ok(Ok(tx.rooms().aliases(room.num)?))
+        });
+        outcome.await?
+    }
+
+    /// Whether the public directory lists a room.
+    pub async fn is_published(&self, room_id: &RoomId) -> Result<bool, RoomError> {
+        let room_id = room_id.to_owned();
+        let outcome = self.inner.store.read(move |tx| match tx.rooms().by_id(&room_id)? {
+            Some(room) => Ok(Some(tx.rooms().is_published(room.num)?)),
+            None => Ok(None),
+        });
+        outcome.await?.ok_or(RoomError::NotFound("There is no such room"))
+    }
+
+    /// Lists a room in the public directory, or takes it out.
+    pub async fn set_published(
+        &self,
+        user: &UserId,
+        is_admin: bool,
+        room_id: &RoomId,
+        published: bool,
+    ) -> Result<(), RoomError> {
+        let (user, room_id) = (user.to_owned(), room_id.to_owned());
+        let outcome = self.inner.store.write(vec![Noun::Name(format!("publish {room_id}"))], move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else {
+                return Ok(Err(RoomError::NotFound("There is no such room")));
+            };
+            if !is_admin && !may_set(tx, room.num, &user, "m.room.canonical_alias")? {
+                let reason = "You don't have permission to list the room or to take it out of the list";
+                return Ok(Err(RoomError::Forbidden(reason.into())));
+            }
+            tx.rooms().set_published(room.num, published)?;
+            Ok(Ok(()))
+        });
+        outcome.await?
+    }
+
+    /// A page of the public directory: `since` is a token of an earlier page.
+    pub async fn directory(
+        &self,
+        filter: DirectoryFilter,
+        limit: usize,
+        since: Option<String>,
+    ) -> Result<DirectoryPage, RoomError> {
+        let start = match since.as_deref() {
+            None | Some("") => 0,
+            Some(token) => token
+                .strip_prefix("d1_")
+                .and_then(|offset| offset.parse::<usize>().ok())
+                .ok_or_else(|| RoomError::InvalidParam(format!("{token:?} is no token of the directory")))?,
+        };
+        self.inner.store.read(move |tx| page(tx, &filter, limit, start)).await.map_err(RoomError::from)
+    }
+}
+
+fn page(tx: &mut Tx<'_>, filter: &DirectoryFilter, limit: usize, start: usize) -> Result<DirectoryPage, StoreError> {
+    let search = filter.search.as_deref().map(str::to_lowercase).filter(|search| !search.is_empty());
+    let mut page = DirectoryPage { total: tx.rooms().published_count()?, ..DirectoryPage::default() };
+    let mut after = None;
+    let mut matches = 0;
+    for _ in 0..SCAN.div_ceil(100) {
+        let candidates = tx.rooms().published(after, 100)?;
+        let Some(last) = candidates.last() else { return Ok(finish(page, start, limit)) };
+        after = Some((last.joined, last.room.num));
+        for candidate in candidates {
+            let wanted = filter.types.is_empty() || filter.types.contains(&candidate.room.room_type);
+            if !wanted {
+                continue;
+            }
+            let Some(snapshot) = candidate.snapshot else { continue };
+            let room = describe(tx, &candidate.room, snapshot, candidate.joined)?;
+            let found = search.as_ref().is_none_or(|search| {
+                [&room.name, &room.topic, &room.canonical_alias]
+                    .into_iter()
+                    .flatten()
+                    .any(|text| text.to_lowercase().contains(search))
+            });
+            if !found {
+                continue;
+            }
+            matches += 1;
+            if matches <= start {
+                continue;
+            }
+            if page.rooms.len() == limit {
+                page.next = Some(format!("d1_{}", start + limit));
+                return Ok(finish(page, start, limit));
+            }
+            page.rooms.push(room);
+        }
+    }
+    Ok(finish(page, start, limit))
+}
+
+fn finish(mut page: DirectoryPage, start: usize, limit: usize) -> DirectoryPage {
+    page.previous = (start > 0).then(|| format!("d1_{}", start.saturating_sub(limit)));
+    page
+}
+
+fn describe(
+    tx: &mut Tx<'_>,
+    room: &Arc<RoomRecord>,
+    snapshot: SnapshotNum,
+    joined: i64,
+) -> Result<DirectoryRoom, StoreError> {
+    let mut field = |kind: &str, field: &str| -> Result<Option<String>, StoreError> {
+        let Some(pdu) = current(tx, room, snapshot, kind, "")? else { return Ok(None) };
+        let content = serde_json::from_str::<serde_json::Value>(pdu.content.get()).unwrap_or_default();
+        Ok(content.get(field).and_then(|value| value.as_str()).filter(|v| !v.is_empty()).map(str::to_owned))
+    };
+    Ok(DirectoryRoom {
+        name: field("m.room.name", "name")?,
+        topic: field("m.room.topic", "topic")?,
+        avatar_url: field("m.room.avatar", "url")?,
+        canonical_alias: field("m.room.canonical_alias", "alias")?,
+        join_rule: field("m.room.join_rules", "join_rule")?,
+        world_readable: field("m.room.history_visibility", "history_visibility")?.as_deref() == Some("world_readable"),
+        guest_can_join: field("m.room.guest_access", "guest_access")?.as_deref() == Some("can_join"),
+        room_id: room.room_id.clone(),
+        room_type: room.room_type.clone(),
+        joined,
+    })
+}
+
+/// One piece of a room's state.
+fn current(
+    tx: &mut Tx<'_>,
+    room: &RoomRecord,
+    snapshot: SnapshotNum,
+    kind: &str,
+    key: &str,
+) -> Result<Option<Arc<Pdu>>, StoreError> {
+    let (Some(kind), Some(state_key)) = (tx.string_num(kind)?, tx.string_num(key)?) else { return Ok(None) };
+    match tx.state().get(room.num, snapshot, StateKey { kind, state_key })? {
+        Some(num) => tx.events().pdu(room, num).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn visibility_now(tx: &mut Tx<'_>, room: &RoomRecord) -> Result<Visibility, StoreError> {
+    let Some(snapshot) = tx.rooms().tip(room.num)?.and_then(|tip| tip.snapshot) else { return Ok(Visibility::Shared) };
+    let event = current(tx, room, snapshot, "m.room.history_visibility", "")?;
+    let content = event.and_then(|pdu| serde_json::from_str::<serde_json::Value>(pdu.content.get()).ok());
+    Ok(Visibility::from_spec(content.as_ref().and_then(|c| c.get("history_visibility")).and_then(|v| v.as_str())))
+}
+
+/// Whether a joined user's level suffices for a kind of state.
+fn may_set(tx: &mut Tx<'_>, room: RoomNum, user: &UserId, kind: &str) -> Result<bool, StoreError> {
+    let room = tx.rooms().by_num(room)?;
+    let Some(snapshot) = tx.rooms().tip(room.num)?.and_then(|tip| tip.snapshot) else { return Ok(false) };
+    let member = current(tx, &room, snapshot, "m.room.member", user.as_str())?;
+    if member.as_ref().and_then(|pdu| pdu.membership()) != Some("join") {
+        return Ok(false);
+    }
+    let create = current(tx, &room, snapshot, "m.room.create", "")?;
+    let power_levels = current(tx, &room, snapshot, "m.room.power_levels", "")?;
+    let levels = PowerLevels::new(create, power_levels, room.rules);
+    Ok(levels.user(user) >= levels.state(kind))
+}

@@ -1,0 +1,83 @@
+//! The ways in which something about a room can be refused.
+
+use hearth_matrix::auth::AuthRefusal;
+use hearth_matrix::ruma::RoomVersionId;
+use hearth_matrix::{DraftError, SealError};
+use hearth_store::StoreError;
+
+/// Why something about a room was not done. Nothing of it remains.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RoomError {
+    /// The room is not there, or not for this asker.
+    #[error("unknown room")]
+    UnknownRoom,
+    /// The thing in the room is not there, or not for this asker.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// The rules of the room refuse it.
+    #[error("{0}")]
+    Forbidden(String),
+    /// A restricted room whose conditions the user meets, but no member of ours may let him in.
+    #[error("no member of this server may let the user in")]
+    UnableToGrantJoin,
+    /// Guests may not enter.
+    #[error("guests may not enter this room")]
+    GuestsForbidden,
+    /// The event would be too large.
+    #[error("the event is larger than 65536 bytes")]
+    TooLarge,
+    /// The event's type, key or content can be no event.
+    #[error("{0}")]
+    BadEvent(String),
+    /// A canonical alias that doesn't point to the room.
+    #[error("{0}")]
+    BadAlias(String),
+    /// The alias points to a room already.
+    #[error("the alias {0} is taken")]
+    AliasInUse(String),
+    /// A request that makes no sense.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// The room version is not one of ours.
+    #[error("room version {0} is not supported")]
+    UnsupportedVersion(RoomVersionId),
+    /// The initial state of a new room contradicts itself or the rules.
+    #[error("{0}")]
+    InvalidRoomState(String),
+    /// It takes another server, and this one doesn't talk to others.
+    #[error("{0} is on another server, and this server does not federate")]
+    Remote(String),
+    /// The store failed.
+    #[error("store: {0}")]
+    Store(String),
+}
+
+impl From<StoreError> for RoomError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
+impl From<AuthRefusal> for RoomError {
+    fn from(refusal: AuthRefusal) -> Self {
+        Self::Forbidden(refusal.0)
+    }
+}
+
+impl From<DraftError> for RoomError {
+    fn from(error: DraftError) -> Self {
+        match error {
+            DraftError::TooLarge => Self::TooLarge,
+            other => Self::BadEvent(other.to_string()),
+        }
+    }
+}
+
+impl From<SealError> for RoomError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::TooLarge => Self::TooLarge,
+            other => Self::BadEvent(other.to_string()),
+        }
+    }
+}

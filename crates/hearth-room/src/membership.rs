@@ -1,0 +1,309 @@
+//! Membership: join, invite, knock, leave, kick, ban, unban, forget.
+//!
+//! The auth rules decide; here stands what they leave open: who lets a user into a restricted room, what is already as it
+//! should be, and which refusals a client hears.
+//! Spec: client-server API, "Room membership"; room version 8, "Restricted rooms".
+
+use hearth_matrix::Draft;
+use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedUserId, RoomId, UserId};
+use hearth_store::{Membership, Noun, StoreError};
+
+use crate::append::{Appender, Decision};
+use crate::turn::{Step, Work};
+use crate::{RoomError, Rooms, member_content};
+
+/// Room members asked whether they may let somebody into a restricted room.
+const AUTHORISERS: usize = 1000;
+
+/// What somebody does to a membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberAction {
+    /// Come in.
+    Join {
+        /// A guest account.
+        guest: bool,
+    },
+    /// Ask to be let in.
+    Knock,
+    /// Go, or decline an invite, or take a knock back.
+    Leave,
+    /// Ask another in; more fields of the content may come along.
+    Invite(OwnedUserId),
+    /// Show another out.
+    Kick(OwnedUserId),
+    /// Lock another out.
+    Ban(OwnedUserId),
+    /// Lock another out no more.
+    Unban(OwnedUserId),
+}
+
+impl Rooms {
+    /// Changes a membership. True if an event was made, false if all was as it should be.
+    pub async fn change_membership(
+        &self,
+        sender: &UserId,
+        room_id: &RoomId,
+        action: MemberAction,
+        reason: Option<String>,
+    ) -> Result<bool, RoomError> {
+        if let MemberAction::Invite(target) = &action
+            && !self.is_local(target)
+        {
+            return Err(RoomError::Remote(target.to_string()));
+        }
+        let sender = sender.to_owned();
+        let plan = move |appender: &mut Appender<'_, '_>| {
+            let reason = reason.as_deref();
+            match &action {
+                MemberAction::Join { guest } => join(appender, &sender, *guest, reason, CanonicalJsonObject::new()),
+                MemberAction::Knock => knock(appender, &sender, reason),
+                MemberAction::Leave => leave(appender, &sender, reason),
+                MemberAction::Invite(target) => invite(appender, &sender, target, reason),
+                MemberAction::Kick(target) => kick(appender, &sender, target, reason),
+                MemberAction::Ban(target) => ban(appender, &sender, target, reason),
+                MemberAction::Unban(target) => unban(appender, &sender, target, reason),
+            }
+        };
+        let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
+        Ok(self.inner.turns.submit(room_id, work).await?.is_some())
+    }
+
+    /// The user wants to hear no more of a room that he is not in.
+    pub async fn forget(&self, user: &UserId, room_id: &RoomId) -> Result<(), RoomError> {
+        let (user_id, room_id) = (user.to_owned(), room_id.to_owned());
+        let nouns = vec![Noun::Name(format!("forget {user_id}"))];
+        let outcome = self.inner.store.write(nouns, move |tx| {
+            let (Some(room), Some(user)) = (tx.rooms().by_id(&room_id)?, tx.string_num(user_id.as_str())?) else {
+                return Ok(Err(RoomError::UnknownRoom));
+            };
+            match tx.members().current(room.num, user)?.map(|row| row.membership) {
+                Some(Membership::Leave | Membership::Ban) => {
+                    tx.members().forget(room.num, user)?;
+                    Ok(Ok(()))
+                }
+                Some(_) => Ok(Err(RoomError::InvalidParam(format!("{user_id} is still in room {room_id}")))),
+                None => Ok(Err(RoomError::UnknownRoom)),
+            }
+        });
+        outcome.await?
+    }
+
+    /// Leaves all rooms and declines all invites: the account is going away. Rooms that refuse are left as they are.
+    pub async fn leave_all(&self, user: &UserId) -> Result<(), RoomError> {
+        let user_id = user.to_owned();
+        let rooms = self.inner.store.read(move |tx| {
+            let Some(user) = tx.string_num(user_id.as_str())? else { return Ok(Vec::new()) };
+            let rows = tx.members().of_user(user)?;
+            let there = rows
+                .into_iter()
+                .filter(|row| matches!(row.membership, Membership::Join | Membership::Invite | Membership::Knock));
+            there.map(|row| Ok(tx.rooms().by_num(row.room)?.room_id.clone())).collect::<Result<Vec<_>, StoreError>>()
+        });
+        for room_id in rooms.await? {
+            if let Err(error) = self.change_membership(user, &room_id, MemberAction::Leave, None).await {
+                tracing::warn!(%room_id, %error, "a user who goes away could not leave a room");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A member event that a client wrote as plain state.
+pub(crate) fn state_step(appender: &mut Appender<'_, '_>, sender: &OwnedUserId, draft: &Draft) -> Decision<Step> {
+    let target = draft.state_key.as_deref().unwrap_or_default();
+    if UserId::parse(target).is_err() {
+        return Ok(Err(RoomError::BadEvent(format!("{target:?} is no user id"))));
+    }
+    let membership = draft.content.get("membership").and_then(CanonicalJsonValue::as_str);
+    let Some(membership) = membership.and_then(Membership::from_spec) else {
+        return Ok(Err(RoomError::BadEvent("membership must be invite, join, knock, leave or ban".into())));
+    };
+    if target == sender.as_str() && membership == Membership::Join {
+        if appender.membership(sender)? == Some(Membership::Join) {
+            return Ok(Ok(Step::Send(sender.clone(), draft.clone())));
+        }
+        return join(appender, sender, false, None, draft.content.clone());
+    }
+    Ok(Ok(Step::Send(sender.clone(), draft.clone())))
+}
+
+fn member_step(sender: &UserId, target: &UserId, content: CanonicalJsonObject) -> Decision<Step> {
+    Ok(Ok(Step::Send(sender.to_owned(), Draft::state("m.room.member", target.as_str(), content))))
+}
+
+fn forbidden<T>(why: impl Into<String>) -> Decision<T> {
+    Ok(Err(RoomError::Forbidden(why.into())))
+}
+
+fn join(
+    appender: &mut Appender<'_, '_>,
+    user: &OwnedUserId,
+    guest: bool,
+    reason: Option<&str>,
+    mut content: CanonicalJsonObject,
+) -> Decision<Step> {
+    let before = appender.membership(user)?;
+    match before {
+        Some(Membership::Join) => return Ok(Ok(Step::Nothing)),
+        Some(Membership::Ban) => return forbidden(format!("{user} is banned from the room")),
+        _ => {}
+    }
+    if guest && state_field(appender, "m.room.guest_access", "guest_access")?.as_deref() != Some("can_join") {
+        return Ok(Err(RoomError::GuestsForbidden));
+    }
+    content.extend(member_content::bare("join", reason));
+    member_content::add_profile(appender.tx, &mut content, user)?;
+    let rule = state_field(appender, "m.room.join_rules", "join_rule")?;
+    match rule.as_deref() {
+        Some("public") => {}
+        _ if before == Some(Membership::Invite) => {}
+        Some("restricted") | Some("knock_restricted") => match authoriser(appender, user)? {
+            Ok(authoriser) => {
+                let field = "join_authorised_via_users_server".into();
+                content.insert(field, CanonicalJsonValue::String(authoriser.into()));
+            }
+            Err(refusal) => return Ok(Err(refusal)),
+        },
+        _ => return forbidden("You are not invited to this room"),
+    }
+    member_step(user, user, content)
+}
+
+/// A member of ours who may let a user into a restricted room whose conditions the user meets.
+fn authoriser(appender: &mut Appender<'_, '_>, user: &UserId) -> Decision<OwnedUserId> {
+    if !meets_restriction(appender, user)? {
+        return forbidden("You are in none of the rooms whose members may join this room");
+    }
+    let levels = appender.power_levels()?;
+    let room = appender.room.num;
+    for num in appender.tx.members().local_joined(room)?.into_iter().take(AUTHORISERS) {
+        let member = appender.tx.string(num)?;
+        if let Ok(member) = OwnedUserId::try_from(&*member)
+            && levels.user(&member) >= levels.invite()
+        {
+            return Ok(Ok(member));
+        }
+    }
+    Ok(Err(RoomError::UnableToGrantJoin))
+}
+
+/// Whether a user is in one of the rooms that the join rules allow.
+fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<bool, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct JoinRules {
+        #[serde(default)]
+        allow: Vec<serde_json::Value>,
+    }
+    let Some((_, rules)) = appender.state("m.room.join_rules", "")? else { return Ok(false) };
+    let Ok(rules) = serde_json::from_str::<JoinRules>(rules.content.get()) else { return Ok(false) };
+    let Some(user) = appender.tx.string_num(user.as_str())? else { return Ok(false) };
+    for condition in rules.allow {
+        if condition.get("type").and_then(|t| t.as_str()) != Some("m.room_membership") {
+            continue;
+        }
+        let room_id = condition.get("room_id").and_then(|id| id.as_str()).and_then(|id| <&RoomId>::try_from(id).ok());
+        let Some(room_id) = room_id else { continue };
+        let Some(room) = appender.tx.rooms().by_id(room_id)? else { continue };
+        let membership = appender.tx.members().current(room.num, user)?.map(|row| row.membership);
+        if membership == Some(Membership::Join) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn knock(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {
+    match appender.membership(user)? {
+        Some(Membership::Knock) => return Ok(Ok(Step::Nothing)),
+        Some(Membership::Join) => return forbidden(format!("{user} is in the room already")),
+        Some(Membership::Invite) => return forbidden(format!("{user} is invited already")),
+        Some(Membership::Ban) => return forbidden(format!("{user} is banned from the room")),
+        _ => {}
+    }
+    let content = member_content::with_profile(appender.tx, "knock", user, reason)?;
+    member_step(user, user, content)
+}
+
+fn leave(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {
+    match appender.membership(user)? {
+        Some(Membership::Leave) => Ok(Ok(Step::Nothing)),
+        Some(Membership::Ban) | None => forbidden(format!("{user} is not in the room")),
+        Some(_) => member_step(user, user, member_content::bare("leave", reason)),
+    }
+}
+
+fn invite(
+    appender: &mut Appender<'_, '_>,
+    sender: &OwnedUserId,
+    target: &OwnedUserId,
+    reason: Option<&str>,
+) -> Decision<Step> {
+    if appender.membership(sender)? != Some(Membership::Join) {
+        return forbidden(format!("{sender} is not in the room"));
+    }
+    match appender.membership(target)? {
+        Some(Membership::Join) => return forbidden(format!("{target} is already in the room")),
+        Some(Membership::Ban) => return forbidden(format!("{target} is banned from the room")),
+        _ => {}
+    }
+    let content = member_content::with_profile(appender.tx, "invite", target, reason)?;
+    member_step(sender, target, content)
+}
+
+fn kick(
+    appender: &mut Appender<'_, '_>,
+    sender: &OwnedUserId,
+    target: &OwnedUserId,
+    reason: Option<&str>,
+) -> Decision<Step> {
+    if appender.membership(sender)? != Some(Membership::Join) {
+        return forbidden(format!("{sender} is not in the room"));
+    }
+    match appender.membership(target)? {
+        Some(Membership::Join | Membership::Invite | Membership::Knock) => {
+            member_step(sender, target, member_content::bare("leave", reason))
+        }
+        _ => forbidden(format!("{target} is not in the room")),
+    }
+}
+
+fn ban(
+    appender: &mut Appender<'_, '_>,
+    sender: &OwnedUserId,
+    target: &OwnedUserId,
+    reason: Option<&str>,
+) -> Decision<Step> {
+    if appender.membership(sender)? != Some(Membership::Join) {
+        return forbidden(format!("{sender} is not in the room"));
+    }
+    if appender.membership(target)? == Some(Membership::Ban) {
+        return Ok(Ok(Step::Nothing));
+    }
+    member_step(sender, target, member_content::bare("ban", reason))
+}
+
+fn unban(
+    appender: &mut Appender<'_, '_>,
+    sender: &OwnedUserId,
+    target: &OwnedUserId,
+    reason: Option<&str>,
+) -> Decision<Step> {
+    if appender.membership(sender)? != Some(Membership::Join) {
+        return forbidden(format!("{sender} is not in the room"));
+    }
+    match appender.membership(target)? {
+        Some(Membership::Ban) => member_step(sender, target, member_content::bare("leave", reason)),
+        _ => forbidden(format!("{target} is not banned")),
+    }
+}
+
+/// A string field of a piece of state with an empty key.
+pub(crate) fn state_field(
+    appender: &mut Appender<'_, '_>,
+    kind: &str,
+    field: &str,
+) -> Result<Option<String>, StoreError> {
+    let Some((_, pdu)) = appender.state(kind, "")? else { return Ok(None) };
+    let content = serde_json::from_str::<serde_json::Value>(pdu.content.get()).unwrap_or_default();
+    Ok(content.get(field).and_then(|value| value.as_str()).map(str::to_owned))
+}

@@ -1,0 +1,176 @@
+//! Sending events: messages, state, redactions.
+//!
+//! Spec: client-server API, "Sending events to a room".
+
+use std::sync::Arc;
+
+use hearth_matrix::Draft;
+use hearth_matrix::ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedUserId, RoomAliasId, RoomId, UserId,
+};
+use hearth_store::{DeviceNum, Membership, StoreError};
+
+use crate::append::{Appender, Decision};
+use crate::turn::{Step, Work};
+use crate::{RoomError, Rooms, membership};
+
+/// A client's transaction: the same one again makes no second event.
+#[derive(Clone, Debug)]
+pub struct Txn {
+    /// The device whose transaction it is.
+    pub device: DeviceNum,
+    /// Its id.
+    pub txn_id: String,
+}
+
+impl Txn {
+    fn parts(self) -> (DeviceNum, Arc<str>) {
+        (self.device, self.txn_id.into())
+    }
+}
+
+impl Rooms {
+    /// Sends an event. State goes through [`set_state`](Self::set_state).
+    pub async fn send(
+        &self,
+        sender: &UserId,
+        room_id: &RoomId,
+        draft: Draft,
+        txn: Option<Txn>,
+        ts: Option<i64>,
+    ) -> Result<OwnedEventId, RoomError> {
+        let sender = sender.to_owned();
+        self.submit(room_id, txn, ts, move |appender| {
+            if let Err(refusal) = known_member(appender, &sender)? {
+                return Ok(Err(refusal));
+            }
+            Ok(Ok(Step::Send(sender.clone(), draft.clone())))
+        })
+        .await
+    }
+
+    /// Redacts an event.
+    pub async fn redact(
+        &self,
+        sender: &UserId,
+        room_id: &RoomId,
+        event_id: &hearth_matrix::ruma::EventId,
+        reason: Option<String>,
+        txn: Option<Txn>,
+    ) -> Result<OwnedEventId, RoomError> {
+        let mut content = CanonicalJsonObject::new();
+        if let Some(reason) = reason {
+            content.insert("reason".into(), CanonicalJsonValue::String(reason));
+        }
+        let draft = Draft { redacts: Some(event_id.to_owned()), ..Draft::message("m.room.redaction", content) };
+        self.send(sender, room_id, draft, txn, None).await
+    }
+
+    /// Sets a piece of state. Member events are judged like the endpoints that are made for them.
+    pub async fn set_state(
+        &self,
+        sender: &UserId,
+        room_id: &RoomId,
+        draft: Draft,
+        ts: Option<i64>,
+    ) -> Result<OwnedEventId, RoomError> {
+        let sender = sender.to_owned();
+        let server_name = self.inner.config.server_name.clone();
+        self.submit(room_id, None, ts, move |appender| {
+            let own_entry = draft.kind == "m.room.member" && draft.state_key.as_deref() == Some(sender.as_str());
+            if !own_entry && let Err(refusal) = known_member(appender, &sender)? {
+                return Ok(Err(refusal));
+            }
+            match draft.kind.as_str() {
+                "m.room.create" => {
+                    return Ok(Err(RoomError::Forbidden("A room has one m.room.create event".into())));
+                }
+                "m.room.canonical_alias" => {
+                    if let Err(refusal) = check_canonical_alias(appender, &draft.content, &server_name)? {
+                        return Ok(Err(refusal));
+                    }
+                }
+                "m.room.member" => return membership::state_step(appender, &sender, &draft),
+                _ => {}
+            }
+            Ok(Ok(Step::Send(sender.clone(), draft.clone())))
+        })
+        .await
+    }
+
+    async fn submit(
+        &self,
+        room_id: &RoomId,
+        txn: Option<Txn>,
+        ts: Option<i64>,
+        plan: impl Fn(&mut Appender<'_, '_>) -> Decision<Step> + Send + Sync + 'static,
+    ) -> Result<OwnedEventId, RoomError> {
+        let ts = ts.unwrap_or_else(|| self.inner.time.now_ms());
+        let work = Work::new(ts, txn.map(Txn::parts), Box::new(plan));
+        let event_id = self.inner.turns.submit(room_id, work).await?;
+        event_id.ok_or_else(|| RoomError::Store("an event to send was no event".into()))
+    }
+}
+
+/// A room that one was never in is not there; the auth rules say the rest.
+fn known_member(appender: &mut Appender<'_, '_>, sender: &OwnedUserId) -> Decision<()> {
+    match appender.membership(sender)? {
+        Some(Membership::Join) => Ok(Ok(())),
+        _ => Ok(Err(RoomError::Forbidden(format!("{sender} is not in the room")))),
+    }
+}
+
+/// The aliases that an `m.room.canonical_alias` newly names must point to the room.
+pub(crate) fn check_canonical_alias(
+    appender: &mut Appender<'_, '_>,
+    content: &CanonicalJsonObject,
+    server_name: &hearth_matrix::ruma::ServerName,
+) -> Decision<()> {
+    let before = match appender.state("m.room.canonical_alias", "")? {
+        Some((_, old)) => serde_json::from_str(old.content.get())
+            .map_err(|error| StoreError::Damaged(format!("event {}: {error}", old.event_id)))?,
+        None => CanonicalJsonObject::new(),
+    };
+    let known = aliases_in(&before).unwrap_or_default();
+    let named = match aliases_in(content) {
+        Ok(named) => named,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    for alias in named {
+        if known.contains(&alias) {
+            continue;
+        }
+        let Ok(parsed) = <&RoomAliasId>::try_from(alias.as_str()) else {
+            return Ok(Err(RoomError::InvalidParam(format!("{alias:?} is no room alias"))));
+        };
+        if parsed.server_name() != server_name {
+            return Ok(Err(RoomError::BadAlias(format!("{alias} is on another server, which was not asked"))));
+        }
+        match appender.tx.rooms().alias(parsed)? {
+            Some((room, _)) if room == appender.room.num => {}
+            _ => return Ok(Err(RoomError::BadAlias(format!("{alias} does not point to this room")))),
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn aliases_in(content: &CanonicalJsonObject) -> Result<Vec<String>, RoomError> {
+    let wrong = |what: &str| RoomError::InvalidParam(format!("{what} of m.room.canonical_alias must be room aliases"));
+    let mut aliases = Vec::new();
+    match content.get("alias") {
+        None | Some(CanonicalJsonValue::Null) => {}
+        Some(CanonicalJsonValue::String(alias)) if alias.is_empty() => {}
+        Some(CanonicalJsonValue::String(alias)) => aliases.push(alias.clone()),
+        Some(_) => return Err(wrong("alias")),
+    }
+    match content.get("alt_aliases") {
+        None | Some(CanonicalJsonValue::Null) => {}
+        Some(CanonicalJsonValue::Array(alts)) => {
+            for alt in alts {
+                aliases.push(alt.as_str().ok_or_else(|| wrong("alt_aliases"))?.to_owned());
+            }
+        }
+        Some(_) => return Err(wrong("alt_aliases")),
+    }
+    Ok(aliases)
+}
