@@ -5,12 +5,13 @@ use std::sync::Arc;
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
 use hearth_api::{DoorOptions, Doors, Shutdown, ShutdownTrigger};
-use hearth_room::Rooms;
+use hearth_room::{Rooms, RoomsConfig};
 use hearth_store::{DatabaseUrl, Store, StoreError, StoreOptions, WallTime};
 use hearth_sync::Syncs;
 use hearth_user::Users;
 
 use crate::data_dir::{DataDir, DataDirError, admin_socket};
+use crate::residence::InRooms;
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
 
@@ -66,16 +67,25 @@ impl Homeserver {
     }
 
     async fn open_in(data_dir: DataDir, settings: &Settings, time: WallTime) -> Result<Self, StartError> {
-        let (_signing_key, first_start) = data_dir.signing_key()?;
+        let (signing_key, first_start) = data_dir.signing_key()?;
         let metrics = Metrics::of_process();
         let store = open_store(settings).await?;
-        // Deactivated users leave their rooms once rooms are wired.
-        let accounts = Accounts::new(accounts_config(settings), store.clone(), time, Arc::new(()));
+        let rooms = Rooms::new(
+            RoomsConfig {
+                server_name: settings.server_name.clone(),
+                signing_key,
+                default_version: settings.rooms.default_version.clone(),
+            },
+            store.clone(),
+            time.clone(),
+        );
+        let residence = Arc::new(InRooms(rooms.clone()));
+        let accounts = Accounts::new(accounts_config(settings), store.clone(), time, residence);
         let (trigger, shutdown) = Shutdown::new();
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
-            rooms: Rooms,
+            rooms,
             syncs: Syncs,
             store,
             options: Arc::new(door_options(settings)),
