@@ -1,0 +1,123 @@
+//! Tokens that clients hand back: opaque to them, versioned, and naming their kind.
+//!
+//! `s1_POSITION_START_COUNTER` is a place on the clock (and in the typing notices of one start of one node), given by `/sync`.
+//! `t1_ORDER_NUM` is a place in room order, given by `/messages`, `/context` and as `prev_batch`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hearth_store::{EventNum, Position, RoomNum, RoomPlace, StoreError, Tx};
+
+/// The text is no token of the kind that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this is no token that this server gave")]
+pub struct BadToken;
+
+/// Where a client stands that syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncToken {
+    /// Everything at or before it was sent.
+    pub position: Position,
+    /// The start of the node that counted typing notices.
+    pub start: i64,
+    /// The typing notices at or before it were sent, if `start` is this node's.
+    pub counter: i64,
+}
+
+impl fmt::Display for SyncToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s1_{}_{}_{}", self.position.0, self.start, self.counter)
+    }
+}
+
+impl FromStr for SyncToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let mut parts = text.strip_prefix("s1_").ok_or(BadToken)?.split('_');
+        let token = Self {
+            position: Position(number(parts.next())?),
+            start: number(parts.next())?,
+            counter: number(parts.next())?,
+        };
+        (parts.next().is_none() && token.position.0 >= 0).then_some(token).ok_or(BadToken)
+    }
+}
+
+/// Where a client stands that pages through a room. A sync token will do, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageToken {
+    /// A place in room order.
+    Place(RoomPlace),
+    /// What a client had seen that synced.
+    Sync(SyncToken),
+}
+
+impl PageToken {
+    /// The place in a room that it means.
+    pub fn place(self, tx: &mut Tx<'_>, room: RoomNum) -> Result<RoomPlace, StoreError> {
+        match self {
+            Self::Place(place) => Ok(place),
+            Self::Sync(token) => tx.events().place_at(room, token.position),
+        }
+    }
+}
+
+impl fmt::Display for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Place(place) => write!(f, "t1_{}_{}", place.room_order, place.num.0),
+            Self::Sync(token) => token.fmt(f),
+        }
+    }
+}
+
+impl From<RoomPlace> for PageToken {
+    fn from(place: RoomPlace) -> Self {
+        Self::Place(place)
+    }
+}
+
+impl FromStr for PageToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let Some(rest) = text.strip_prefix("t1_") else {
+            return text.parse().map(Self::Sync);
+        };
+        let mut parts = rest.split('_');
+        let place = RoomPlace { room_order: number(parts.next())?, num: EventNum(number(parts.next())?) };
+        parts.next().is_none().then_some(Self::Place(place)).ok_or(BadToken)
+    }
+}
+
+fn number(part: Option<&str>) -> Result<i64, BadToken> {
+    part.and_then(|part| part.parse().ok()).ok_or(BadToken)
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_store::{EventNum, Position, RoomPlace};
+
+    use super::{BadToken, PageToken, SyncToken};
+
+    #[test]
+    fn tokens_survive_the_client() {
+        let sync = SyncToken { position: Position(57), start: 1_700_000_000_000, counter: 3 };
+        assert_eq!(sync.to_string().parse(), Ok(sync));
+        assert_eq!(sync.to_string().parse(), Ok(PageToken::Sync(sync)));
+        for place in [RoomPlace::START, RoomPlace::END, RoomPlace { room_order: -4, num: EventNum(12) }] {
+            assert_eq!(PageToken::from(place).to_string().parse(), Ok(PageToken::Place(place)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        for text in ["", "s1", "s1_", "s1_1_2", "s1_1_2_3_4", "s1_x_2_3", "s1_-1_2_3", "s2_1_2_3", "t1_1_2", "57"] {
+            assert_eq!(text.parse::<SyncToken>(), Err(BadToken), "{text}");
+        }
+        for text in ["", "t1_", "t1_1", "t1_1_2_3", "t1_1_x", "t2_1_2", "s1_1"] {
+            assert_eq!(text.parse::<PageToken>(), Err(BadToken), "{text}");
+        }
+    }
+}
