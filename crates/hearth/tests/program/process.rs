@@ -46,26 +46,21 @@ impl Server {
     }
 
     pub fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
-        let (mut address, mut logged) = (None, String::new());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        let log = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut server = Self { child, log, address: ([0, 0, 0, 0], 0).into(), logged: String::new() };
         loop {
             let mut line = String::new();
-            let length = log.read_line(&mut line).expect("the log can be read");
-            assert_ne!(length, 0, "the server ended before it was ready: {logged}");
+            let length = server.log.read_line(&mut line).expect("the log can be read");
+            assert_ne!(length, 0, "the server ended before it was ready: {}", server.logged);
             if let Some((_, bind)) = line.split_once("listening bind=") {
-                address = bind.trim().parse().ok();
+                server.address = bind.trim().parse().expect("an address");
             }
             let is_ready = line.contains(" ready ");
-            logged.push_str(&line);
+            server.logged.push_str(&line);
             if is_ready {
-                let address = address.expect("an address was logged");
-                return Self { child, log, address, logged };
+                return server;
             }
         }
     }
