@@ -9,6 +9,7 @@ mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 use tokio_postgres::Config;
@@ -42,6 +43,11 @@ impl Threads {
             url.parse().map_err(|error| StoreError::Database(format!("the database's URL: {error}")))?;
         if config.get_application_name().is_none() {
             config.application_name("hearth");
+        }
+        // A server that vanished without a word is noticed in half a minute.
+        config.keepalives_idle(Duration::from_secs(20)).tcp_user_timeout(Duration::from_secs(30));
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(10));
         }
         let meter = &shared.meters.statements;
         let aside = Arc::new(Aside::open(config.clone(), meter.clone())?);

@@ -260,7 +260,7 @@ async fn the_last_handle_may_be_dropped_on_a_database_thread() {
             insert_row(tx, 1)
         }));
         // The first poll queues; nobody waits for the outcome.
-        poll_fn(|context| Poll::Ready(drop(write.as_mut().poll(context)))).await;
+        poll_fn(|context| Poll::Ready(write.as_mut().poll(context).is_ready())).await;
         drop((write, store));
         assert!(gone.await.is_err(), "the closure ran and is gone, and the store with it");
     })
