@@ -6,7 +6,7 @@
 -- Strings that strangers choose (ids, types, state keys, JSON) are byte strings: PostgreSQL's text cannot hold NUL.
 -- Numbers of users, servers, event types and state keys are all numbers of `strings`.
 
-CREATE TABLE clock (id BIGINT PRIMARY KEY, position BIGINT NOT NULL);
+CREATE TABLE clock (id id_key(), position BIGINT NOT NULL);
 INSERT INTO clock (id, position) VALUES (1, 0);
 
 -- Numbers are handed out in blocks of 1000: a sequence with that step on PostgreSQL (a rolled-back block is lost there,
@@ -37,7 +37,7 @@ CREATE TABLE rooms (
 
 -- What changes with nearly every event.
 CREATE TABLE room_tips (
-    room                BIGINT PRIMARY KEY,
+    room                id_key(),
     extremities         bytes() NOT NULL,  -- forward extremities, 8 bytes big-endian each, newest first
     depth               BIGINT NOT NULL,
     room_order          BIGINT NOT NULL,
@@ -195,7 +195,7 @@ CREATE TABLE aliases (
 CREATE INDEX aliases_of_room ON aliases (room);
 
 -- Rooms in the public directory.
-CREATE TABLE published_rooms (room BIGINT PRIMARY KEY);
+CREATE TABLE published_rooms (room id_key());
 
 CREATE TABLE receipts (
     room     BIGINT NOT NULL,
@@ -212,7 +212,7 @@ CREATE INDEX receipts_by_position ON receipts (room, position);
 -- ---------------------------------------------------------------- users
 
 CREATE TABLE users (
-    num           BIGINT PRIMARY KEY,
+    num           id_key(),
     localpart     bytes() NOT NULL UNIQUE,
     password_hash TEXT,
     kind          BIGINT NOT NULL,  -- 0 user, 1 guest, 2 application service
@@ -261,9 +261,11 @@ CREATE TABLE refresh_tokens (
 );
 CREATE INDEX refresh_tokens_of_device ON refresh_tokens (device);
 CREATE INDEX refresh_tokens_of_user ON refresh_tokens (usr);
+CREATE INDEX refresh_tokens_spent ON refresh_tokens (created_ts) WHERE spent = 1;
 
 -- One-time tokens of `m.login.token`.
 CREATE TABLE login_tokens (hash bytes() PRIMARY KEY, usr BIGINT NOT NULL, expires_ts BIGINT NOT NULL);
+CREATE INDEX login_tokens_by_expiry ON login_tokens (expires_ts);
 
 CREATE TABLE uia_sessions (
     id         bytes() PRIMARY KEY,
@@ -271,6 +273,7 @@ CREATE TABLE uia_sessions (
     completed  bytes() NOT NULL,  -- JSON: stages done and their outcome
     expires_ts BIGINT NOT NULL
 );
+CREATE INDEX uia_sessions_by_expiry ON uia_sessions (expires_ts);
 
 CREATE TABLE registration_tokens (
     token        bytes() PRIMARY KEY,
@@ -280,6 +283,7 @@ CREATE TABLE registration_tokens (
 );
 
 CREATE TABLE registration_nonces (nonce bytes() PRIMARY KEY, expires_ts BIGINT NOT NULL);
+CREATE INDEX registration_nonces_by_expiry ON registration_nonces (expires_ts);
 
 CREATE TABLE profiles (
     usr      BIGINT NOT NULL,

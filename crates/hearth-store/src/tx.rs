@@ -12,7 +12,8 @@
 //!
 //! What both engines understand alike: `INSERT … ON CONFLICT … RETURNING`, row values, window functions, recursive CTEs,
 //! `UPDATE … FROM`. To keep in mind: `CAST($1 AS BIGINT)` for a parameter in a select list, `CAST(sum(x) AS BIGINT)`,
-//! `NULLS FIRST` or `LAST`, `WHERE true` between `FROM ints($1)` and `ON CONFLICT`, no `LIKE`.
+//! `NULLS FIRST` or `LAST`, `WHERE true` between `FROM ints($1)` and `ON CONFLICT`, no `LIKE`; `CROSS JOIN … WHERE` where
+//! SQLite should walk the tables in the order written.
 
 use std::sync::Arc;
 

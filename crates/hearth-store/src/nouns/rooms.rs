@@ -262,8 +262,8 @@ impl RoomNouns<'_, '_> {
     pub fn published(&mut self, after: Option<(i64, RoomNum)>, limit: i64) -> Result<Vec<PublishedRoom>, StoreError> {
         let (joined, num) = after.unwrap_or((i64::MAX, RoomNum(0)));
         let rows = self.tx.query(
-            "SELECT p.room, t.snapshot, t.joined FROM published_rooms p JOIN room_tips t ON t.room = p.room
-             WHERE t.joined > 0 AND (t.joined < $1 OR (t.joined = $1 AND p.room > $2))
+            "SELECT p.room, t.snapshot, t.joined FROM published_rooms p CROSS JOIN room_tips t
+             WHERE t.room = p.room AND t.joined > 0 AND (t.joined < $1 OR (t.joined = $1 AND p.room > $2))
              ORDER BY t.joined DESC, p.room LIMIT $3",
             &[joined.into(), num.into(), limit.into()],
             |row| Ok((RoomNum(row.int(0)?), row.int(1)?, row.int(2)?)),
@@ -279,7 +279,8 @@ impl RoomNouns<'_, '_> {
     /// Number of rooms in the public directory.
     pub fn published_count(&mut self) -> Result<i64, StoreError> {
         let count = self.tx.one(
-            "SELECT CAST(count(*) AS BIGINT) FROM published_rooms p JOIN room_tips t ON t.room = p.room WHERE t.joined > 0",
+            "SELECT CAST(count(*) AS BIGINT) FROM published_rooms p CROSS JOIN room_tips t
+             WHERE t.room = p.room AND t.joined > 0",
             &[],
             |row| row.int(0),
         )?;

@@ -47,6 +47,32 @@ async fn every_statement_can_be_prepared() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_walks_a_whole_table() {
+    let database = Database::Sqlite(tempfile::tempdir().expect("a directory"));
+    database.open().await.close().await;
+    let hearth_store::DatabaseUrl::Sqlite(path) = database.url() else { return };
+    let sqlite = rusqlite::Connection::open(path).expect("opens");
+    rusqlite::vtab::array::load_module(&sqlite).expect("loads");
+    let mut wrong = Vec::new();
+    for (sql, place) in statements_of_the_crate() {
+        let sql = &rewritten(&sql)[0];
+        let mut plan = sqlite.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("prepares");
+        let mut steps = plan.raw_query();
+        while let Some(step) = steps.next().expect("explains") {
+            let step: String = step.get(3).expect("a step");
+            // Lists are parameters; the others are wanted whole, or as long as their partial index.
+            let wanted = ["rarray", "schema_migrations", "users USING COVERING INDEX", "p"];
+            if let Some(table) = step.strip_prefix("SCAN ")
+                && !wanted.iter().any(|name| table == *name || table.starts_with(&format!("{name} ")))
+            {
+                wrong.push(format!("{place}: {step}\n    {sql}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
 /// Statements, and where they were found first.
 fn statements_of_the_crate() -> BTreeMap<String, String> {
     let mut statements = BTreeMap::new();
