@@ -3,4 +3,5 @@
 mod errors;
 mod listeners;
 mod operations;
+mod sessions;
 mod stopping;
