@@ -44,4 +44,6 @@ pub struct DoorOptions {
     pub public_url: Option<String>,
     /// Version of rooms that name none.
     pub default_room_version: RoomVersionId,
+    /// The public directory can be read without an account.
+    pub directory_open: bool,
 }

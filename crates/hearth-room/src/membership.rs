@@ -5,7 +5,7 @@
 //! Spec: client-server API, "Room membership"; room version 8, "Restricted rooms".
 
 use hearth_matrix::Draft;
-use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedUserId, RoomId, UserId};
+use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use hearth_store::{Membership, Noun, StoreError};
 
 use crate::append::{Appender, Decision};
@@ -86,6 +86,17 @@ impl Rooms {
             }
         });
         outcome.await?
+    }
+
+    /// The rooms a user is in.
+    pub async fn joined_rooms(&self, user: &UserId) -> Result<Vec<OwnedRoomId>, RoomError> {
+        let user = user.to_owned();
+        let rooms = self.inner.store.read(move |tx| {
+            let Some(user) = tx.string_num(user.as_str())? else { return Ok(Vec::new()) };
+            let rows = tx.members().rooms_of_user(user, Membership::Join)?;
+            rows.iter().map(|row| Ok(tx.rooms().by_num(row.room)?.room_id.clone())).collect()
+        });
+        Ok(rooms.await?)
     }
 
     /// Leaves all rooms and declines all invites: the account is going away. Rooms that refuse are left as they are.

@@ -193,6 +193,7 @@ fn door_options(settings: &Settings) -> DoorOptions {
         server_name: settings.server_name.clone(),
         public_url: settings.public_url.as_ref().map(|url| url.as_str().to_owned()),
         default_room_version: settings.rooms.default_version.clone(),
+        directory_open: settings.directory.open,
     }
 }
 

@@ -5,6 +5,7 @@ mod client_address;
 mod guests;
 mod matrix;
 mod path;
+mod query;
 mod sender;
 
 pub(crate) use body::BODY_SIZE_BYTES;
@@ -12,5 +13,6 @@ pub use body::JsonBody;
 pub use client_address::ClientAddress;
 pub use matrix::Matrix;
 pub(crate) use path::PathOf;
+pub(crate) use query::QueryOf;
 pub(crate) use sender::EvenLocked;
 pub use sender::{OptionalSender, Sender};

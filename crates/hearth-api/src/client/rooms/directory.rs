@@ -1,0 +1,198 @@
+//! Aliases and the public directory.
+//!
+//! Spec: client-server API, "Room aliases", "Listing rooms".
+
+use axum::extract::State;
+use hearth_matrix::ruma::api::client::alias::{create_alias, delete_alias, get_alias};
+use hearth_matrix::ruma::api::client::directory::{get_room_visibility, set_room_visibility};
+use hearth_matrix::ruma::api::client::room::Visibility;
+use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName};
+use hearth_room::{DirectoryFilter, DirectoryPage};
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::may_act;
+use crate::extract::{PathOf, QueryOf};
+use crate::route::{Route, route};
+use crate::{ApiError, Doors, JsonBody, Matrix, OptionalSender, Sender};
+
+/// Rooms on a page of the directory, by default and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 500;
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        route(resolve),
+        route(add_alias),
+        route(remove_alias),
+        route(visibility),
+        route(set_visibility),
+        Route::at(Method::GET, "/_matrix/client/v3/rooms/{room_id}/aliases", aliases),
+        Route::at(Method::GET, "/_matrix/client/v3/publicRooms", public_rooms),
+        Route::at(Method::POST, "/_matrix/client/v3/publicRooms", public_rooms_filtered),
+    ]
+}
+
+/// `GET /_matrix/client/v3/directory/room/{roomAlias}`
+async fn resolve(
+    State(doors): State<Doors>,
+    Matrix(request): Matrix<get_alias::v3::Request>,
+) -> Result<Matrix<get_alias::v3::Response>, ApiError> {
+    let room_id = doors.rooms.resolve_alias(&request.room_alias).await?;
+    Ok(Matrix(get_alias::v3::Response::new(room_id, vec![doors.rooms.server_name().clone()])))
+}
+
+/// `PUT /_matrix/client/v3/directory/room/{roomAlias}`
+async fn add_alias(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<create_alias::v3::Request>,
+) -> Result<Matrix<create_alias::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    doors.rooms.create_alias(&sender.user_id, &request.room_alias, &request.room_id).await?;
+    Ok(Matrix(create_alias::v3::Response::new()))
+}
+
+/// `DELETE /_matrix/client/v3/directory/room/{roomAlias}`
+async fn remove_alias(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<delete_alias::v3::Request>,
+) -> Result<Matrix<delete_alias::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    doors.rooms.delete_alias(&sender.user_id, sender.is_admin, &request.room_alias).await?;
+    Ok(Matrix(delete_alias::v3::Response::new()))
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/aliases`
+async fn aliases(
+    State(doors): State<Doors>,
+    sender: Sender,
+    PathOf(room_id): PathOf<OwnedRoomId>,
+) -> Result<JsonBody<Value>, ApiError> {
+    let aliases = doors.rooms.aliases(&sender.user_id, &room_id).await?;
+    Ok(JsonBody(json!({ "aliases": aliases })))
+}
+
+/// `GET /_matrix/client/v3/directory/list/room/{roomId}`
+async fn visibility(
+    State(doors): State<Doors>,
+    Matrix(request): Matrix<get_room_visibility::v3::Request>,
+) -> Result<Matrix<get_room_visibility::v3::Response>, ApiError> {
+    let published = doors.rooms.is_published(&request.room_id).await?;
+    let visibility = if published { Visibility::Public } else { Visibility::Private };
+    Ok(Matrix(get_room_visibility::v3::Response::new(visibility)))
+}
+
+/// `PUT /_matrix/client/v3/directory/list/room/{roomId}`
+async fn set_visibility(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<set_room_visibility::v3::Request>,
+) -> Result<Matrix<set_room_visibility::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    let published = match request.visibility {
+        Visibility::Public => true,
+        Visibility::Private => false,
+        other => return Err(ApiError::invalid_param(format!("visibility is public or private, not {other}"))),
+    };
+    doors.rooms.set_published(&sender.user_id, sender.is_admin, &request.room_id, published).await?;
+    Ok(Matrix(set_room_visibility::v3::Response::new()))
+}
+
+/// The query of both requests.
+#[derive(Debug, Deserialize)]
+struct Query {
+    limit: Option<usize>,
+    since: Option<String>,
+    server: Option<OwnedServerName>,
+}
+
+/// What is wanted, in a body.
+#[derive(Debug, Default, Deserialize)]
+struct Wanted {
+    limit: Option<usize>,
+    since: Option<String>,
+    #[serde(default)]
+    filter: Filter,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Filter {
+    generic_search_term: Option<String>,
+    room_types: Option<Vec<Option<String>>>,
+}
+
+/// `GET /_matrix/client/v3/publicRooms`
+async fn public_rooms(
+    State(doors): State<Doors>,
+    sender: OptionalSender,
+    QueryOf(query): QueryOf<Query>,
+) -> Result<JsonBody<Value>, ApiError> {
+    may_list(&doors, &sender, query.server.as_ref())?;
+    page(&doors, DirectoryFilter::default(), query.limit, query.since).await
+}
+
+/// `POST /_matrix/client/v3/publicRooms`
+async fn public_rooms_filtered(
+    State(doors): State<Doors>,
+    sender: Sender,
+    QueryOf(query): QueryOf<Query>,
+    JsonBody(wanted): JsonBody<Wanted>,
+) -> Result<JsonBody<Value>, ApiError> {
+    may_list(&doors, &OptionalSender(Some(sender)), query.server.as_ref())?;
+    let filter = DirectoryFilter {
+        search: wanted.filter.generic_search_term,
+        types: wanted.filter.room_types.unwrap_or_default(),
+    };
+    page(&doors, filter, wanted.limit, wanted.since).await
+}
+
+/// Without an account one may list the rooms if the settings open the directory.
+fn may_list(doors: &Doors, sender: &OptionalSender, server: Option<&OwnedServerName>) -> Result<(), ApiError> {
+    if sender.0.is_none() && !doors.options.directory_open {
+        return Err(ApiError::missing_token());
+    }
+    match server {
+        Some(server) if server != doors.rooms.server_name() => {
+            Err(ApiError::not_found(format!("This server does not federate: it can't ask {server}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn page(
+    doors: &Doors,
+    filter: DirectoryFilter,
+    limit: Option<usize>,
+    since: Option<String>,
+) -> Result<JsonBody<Value>, ApiError> {
+    let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    let DirectoryPage { rooms, next, previous, total } = doors.rooms.directory(filter, limit, since).await?;
+    let chunk: Vec<Value> = rooms
+        .into_iter()
+        .map(|room| {
+            let mut entry = Map::new();
+            entry.insert("room_id".into(), json!(room.room_id));
+            entry.insert("num_joined_members".into(), json!(room.joined));
+            entry.insert("world_readable".into(), json!(room.world_readable));
+            entry.insert("guest_can_join".into(), json!(room.guest_can_join));
+            let texts = [
+                ("name", room.name),
+                ("topic", room.topic),
+                ("avatar_url", room.avatar_url),
+                ("canonical_alias", room.canonical_alias),
+                ("join_rule", room.join_rule),
+                ("room_type", room.room_type),
+            ];
+            entry.extend(texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), Value::String(text?)))));
+            Value::Object(entry)
+        })
+        .collect();
+    let mut body =
+        Map::from_iter([("chunk".to_owned(), chunk.into()), ("total_room_count_estimate".to_owned(), total.into())]);
+    body.extend(next.map(|next| ("next_batch".to_owned(), next.into())));
+    body.extend(previous.map(|previous| ("prev_batch".to_owned(), previous.into())));
+    Ok(JsonBody(Value::Object(body)))
+}

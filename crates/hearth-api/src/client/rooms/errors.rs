@@ -1,0 +1,28 @@
+//! What the refusals of rooms are in the spec's codes.
+
+use hearth_room::RoomError;
+use http::StatusCode;
+
+use crate::ApiError;
+
+impl From<RoomError> for ApiError {
+    fn from(error: RoomError) -> Self {
+        let message = error.to_string();
+        match error {
+            RoomError::UnknownRoom => Self::not_found("There is no such room"),
+            RoomError::NotFound(_) => Self::not_found(message),
+            RoomError::Forbidden(_) => Self::forbidden(message),
+            RoomError::UnableToGrantJoin => Self::bad_request("M_UNABLE_TO_GRANT_JOIN", message),
+            RoomError::GuestsForbidden => Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", message),
+            RoomError::TooLarge => Self::too_large(message),
+            RoomError::BadEvent(_) => Self::bad_json(message),
+            RoomError::BadAlias(_) => Self::bad_request("M_BAD_ALIAS", message),
+            RoomError::AliasInUse(_) => Self::new(StatusCode::CONFLICT, "M_UNKNOWN", message),
+            RoomError::InvalidParam(_) => Self::invalid_param(message),
+            RoomError::UnsupportedVersion(_) => Self::bad_request("M_UNSUPPORTED_ROOM_VERSION", message),
+            RoomError::InvalidRoomState(_) => Self::bad_request("M_INVALID_ROOM_STATE", message),
+            RoomError::Remote(_) => Self::not_found(message),
+            RoomError::Store(cause) => Self::internal(cause),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Membership: join, knock, invite, leave, forget, kick, ban, unban.
+//!
+//! Spec: client-server API, "Room membership".
+
+use axum::extract::State;
+use hearth_matrix::ruma::api::client::knock::knock_room;
+use hearth_matrix::ruma::api::client::membership::{
+    ban_user, forget_room, join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
+};
+use hearth_matrix::ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
+use hearth_room::MemberAction;
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::may_act;
+use crate::extract::PathOf;
+use crate::route::{Route, route};
+use crate::{ApiError, Doors, JsonBody, Matrix, Sender};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        route(join_by_id),
+        route(join),
+        route(knock),
+        route(leave),
+        route(forget),
+        route(kick),
+        route(ban),
+        route(unban),
+        route(joined),
+        Route::at(Method::POST, "/_matrix/client/v3/rooms/{room_id}/invite", invite),
+    ]
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/join`
+async fn join_by_id(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<join_room_by_id::v3::Request>,
+) -> Result<Matrix<join_room_by_id::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    let action = MemberAction::Join { guest: sender.is_guest };
+    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
+    Ok(Matrix(join_room_by_id::v3::Response::new(request.room_id)))
+}
+
+/// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
+async fn join(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<join_room_by_id_or_alias::v3::Request>,
+) -> Result<Matrix<join_room_by_id_or_alias::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    let room_id = room_id(&doors, request.room_id_or_alias).await?;
+    let action = MemberAction::Join { guest: sender.is_guest };
+    doors.rooms.change_membership(&sender.user_id, &room_id, action, request.reason).await?;
+    Ok(Matrix(join_room_by_id_or_alias::v3::Response::new(room_id)))
+}
+
+/// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
+async fn knock(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<knock_room::v3::Request>,
+) -> Result<Matrix<knock_room::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    let room_id = room_id(&doors, request.room_id_or_alias).await?;
+    doors.rooms.change_membership(&sender.user_id, &room_id, MemberAction::Knock, request.reason).await?;
+    Ok(Matrix(knock_room::v3::Response::new(room_id)))
+}
+
+async fn room_id(doors: &Doors, id_or_alias: OwnedRoomOrAliasId) -> Result<OwnedRoomId, ApiError> {
+    match OwnedRoomId::try_from(id_or_alias) {
+        Ok(room_id) => Ok(room_id),
+        Err(alias) => {
+            let alias = OwnedRoomAliasId::try_from(alias.as_str())
+                .map_err(|error| ApiError::invalid_param(format!("No room id and no room alias: {error}")))?;
+            Ok(doors.rooms.resolve_alias(&alias).await?)
+        }
+    }
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/leave`
+async fn leave(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<leave_room::v3::Request>,
+) -> Result<Matrix<leave_room::v3::Response>, ApiError> {
+    let (user, room_id) = (&sender.user_id, &request.room_id);
+    doors.rooms.change_membership(user, room_id, MemberAction::Leave, request.reason).await?;
+    Ok(Matrix(leave_room::v3::Response::new()))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/forget`
+async fn forget(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<forget_room::v3::Request>,
+) -> Result<Matrix<forget_room::v3::Response>, ApiError> {
+    doors.rooms.forget(&sender.user_id, &request.room_id).await?;
+    Ok(Matrix(forget_room::v3::Response::new()))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/kick`
+async fn kick(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<kick_user::v3::Request>,
+) -> Result<Matrix<kick_user::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    let action = MemberAction::Kick(request.user_id);
+    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
+    Ok(Matrix(kick_user::v3::Response::new()))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/ban`
+async fn ban(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<ban_user::v3::Request>,
+) -> Result<Matrix<ban_user::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    let action = MemberAction::Ban(request.user_id);
+    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
+    Ok(Matrix(ban_user::v3::Response::new()))
+}
+
+/// `POST /_matrix/client/v3/rooms/{roomId}/unban`
+async fn unban(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<unban_user::v3::Request>,
+) -> Result<Matrix<unban_user::v3::Response>, ApiError> {
+    may_act(&sender)?;
+    let action = MemberAction::Unban(request.user_id);
+    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
+    Ok(Matrix(unban_user::v3::Response::new()))
+}
+
+/// `GET /_matrix/client/v3/joined_rooms`
+async fn joined(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(_): Matrix<joined_rooms::v3::Request>,
+) -> Result<Matrix<joined_rooms::v3::Response>, ApiError> {
+    let rooms = doors.rooms.joined_rooms(&sender.user_id).await?;
+    Ok(Matrix(joined_rooms::v3::Response::new(rooms)))
+}
+
+/// Whom to invite: by id, or by an address that an identity server knows.
+#[derive(Debug, Deserialize)]
+struct Invite {
+    user_id: Option<OwnedUserId>,
+    reason: Option<String>,
+    address: Option<String>,
+}
+
+// The two endpoints of this path differ in their bodies only.
+/// `POST /_matrix/client/v3/rooms/{roomId}/invite`
+async fn invite(
+    State(doors): State<Doors>,
+    sender: Sender,
+    PathOf(room_id): PathOf<OwnedRoomId>,
+    JsonBody(invite): JsonBody<Invite>,
+) -> Result<JsonBody<Value>, ApiError> {
+    may_act(&sender)?;
+    let Some(user_id) = invite.user_id else {
+        return Err(match invite.address {
+            Some(_) => ApiError::new(
+                http::StatusCode::FORBIDDEN,
+                "M_THREEPID_DENIED",
+                "This server does not invite by e-mail address or phone number",
+            ),
+            None => ApiError::missing_param("user_id is missing in the body"),
+        });
+    };
+    let action = MemberAction::Invite(user_id);
+    doors.rooms.change_membership(&sender.user_id, &room_id, action, invite.reason).await?;
+    Ok(JsonBody(json!({})))
+}
