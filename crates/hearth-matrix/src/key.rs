@@ -82,6 +82,11 @@ impl SigningKey {
         BASE64.encode(self.pair.public_key())
     }
 
+    /// The public half.
+    pub fn public_key(&self) -> [u8; 32] {
+        self.pair.public_key()
+    }
+
     /// The key as ruma's requests want it.
     pub fn pair(&self) -> &Ed25519KeyPair {
         &self.pair

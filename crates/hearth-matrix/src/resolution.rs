@@ -18,6 +18,7 @@ use crate::{Pdu, RoomVersionRules, auth::AuthEvent};
 pub mod chains;
 mod full;
 mod keys;
+pub mod numbered;
 #[cfg(test)]
 mod tests;
 mod v1;

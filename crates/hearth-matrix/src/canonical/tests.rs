@@ -1,5 +1,7 @@
 //! The specification's examples of canonical JSON, and what strict versions refuse.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -74,5 +76,49 @@ fn members_can_be_left_out() {
         let mut out = String::new();
         object.write_where(&mut out, |key| key != drop);
         assert_eq!(out, left);
+    }
+}
+
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let string = "[a-c\"\\\\\u{0}-\u{1f}/é\u{7f}日😀]{0,6}";
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        (-MAX_INT..=MAX_INT).prop_map(Into::into),
+        string.prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 32, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+            prop::collection::vec((string, inner), 0..6)
+                .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+        ]
+    })
+}
+
+proptest! {
+    /// Any formatting of a value has one canonical form, which is ruma's, and reads back as itself.
+    #[test]
+    fn one_form_for_all(value in any_json()) {
+        let theirs: ruma::CanonicalJsonValue = value.clone().try_into().unwrap();
+        let theirs = serde_json::to_string(&theirs).unwrap();
+        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap(), theirs.clone()] {
+            let parsed = Json::parse(&text).unwrap();
+            let mut ours = String::new();
+            parsed.write(&mut ours);
+            prop_assert_eq!(&ours, &theirs);
+            prop_assert!(parsed.is_canonical());
+        }
+    }
+
+    /// Nothing that a stranger writes makes the reader panic.
+    #[test]
+    fn any_text_is_survived(text in "\\PC{0,64}", json in any_json()) {
+        let _ = Json::parse(&text);
+        for version in crate::SUPPORTED_VERSIONS {
+            let rules = crate::rules(&version).unwrap();
+            let _ = crate::Pdu::from_remote(&text, rules);
+            let _ = crate::Pdu::from_remote(&json.to_string(), rules);
+        }
     }
 }

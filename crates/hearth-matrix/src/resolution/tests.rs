@@ -114,6 +114,42 @@ fn by_ruma(room: &Room, states: &[StateMap]) -> StateMap {
     resolved.into_iter().map(|((kind, key), id)| ((kind.to_string().into(), key.into()), id)).collect()
 }
 
+/// The search over numbers, which stops early, against the walk over whole chains.
+fn numbers_find_the_same(room: &Room, states: &[StateMap]) -> Result<(), TestCaseError> {
+    let numbers: HashMap<&OwnedEventId, usize> = room.made.iter().map(|(id, _)| id).zip(0..).collect();
+    let auth_events = |number: usize| {
+        let auth_events = &room.events[&room.made[number].0].pdu.auth_events;
+        Ok::<_, std::convert::Infallible>(auth_events.iter().map(|id| numbers[id]).collect::<Vec<_>>())
+    };
+    let is_agreed = |pair: &(Box<str>, Box<str>)| states.iter().all(|state| state.get(pair) == states[0].get(pair));
+    let agreed: Vec<_> = states[0].iter().filter(|(pair, _)| is_agreed(pair)).map(|(_, id)| id.clone()).collect();
+    let conflicted =
+        |state: &StateMap| state.iter().filter(|(pair, _)| !is_agreed(pair)).map(|(_, id)| id.clone()).collect();
+    let conflicted: Vec<Vec<OwnedEventId>> = states.iter().map(conflicted).collect();
+    let ids = |numbers: Vec<usize>| {
+        let mut ids: Vec<_> = numbers.into_iter().map(|number| room.made[number].0.clone()).collect();
+        ids.sort();
+        ids
+    };
+    let sorted = |mut ids: Vec<OwnedEventId>| {
+        ids.sort();
+        ids
+    };
+    let numbered: Vec<Vec<usize>> =
+        conflicted.iter().map(|events| events.iter().map(|id| numbers[id]).collect()).collect();
+    let above = |lowest: usize| Ok(agreed.iter().map(|id| numbers[id]).filter(|number| *number >= lowest).collect());
+
+    let fetch = |id: &ruma::EventId| room.fetch(id);
+    let whole = chains::auth_difference(&conflicted, &agreed, &fetch).unwrap();
+    let Ok(found) = numbered::auth_difference(&numbered, above, auth_events);
+    prop_assert_eq!(ids(found), sorted(whole));
+
+    let whole = chains::conflicted_subgraph(&chains::distinct(conflicted.iter().flatten()), &fetch).unwrap();
+    let Ok(found) = numbered::conflicted_subgraph(&numbered.concat(), auth_events);
+    prop_assert_eq!(ids(found), sorted(whole));
+    Ok(())
+}
+
 fn check_room(version: RoomVersionId, steps: &[Step], tips: &[u8]) -> Result<(), TestCaseError> {
     let room = grow(version, steps);
     let latest: Vec<_> = room.made.iter().rev().take(16).collect();
@@ -123,6 +159,7 @@ fn check_room(version: RoomVersionId, steps: &[Step], tips: &[u8]) -> Result<(),
         .map(|(_, state)| state.clone())
         .collect();
     let ours = resolve(room.rules, &states, |id| room.fetch(id)).unwrap();
+    numbers_find_the_same(&room, &states)?;
 
     let mut other_order = states.clone();
     other_order.reverse();
