@@ -26,7 +26,7 @@ async fn ready(State(doors): State<Doors>) -> Response {
     if doors.shutdown.is_requested() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
-    match doors.store.read(|_| Ok(())).await {
+    match doors.store.read(|tx| tx.position().map(drop)).await {
         Ok(()) => "OK\n".into_response(),
         Err(error) => {
             let mut response = (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response();

@@ -3,7 +3,7 @@
 mod connection;
 mod writer;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -89,13 +89,25 @@ fn open_writer(path: &Path, shared: &Arc<Shared>) -> Result<Writer, StoreError> 
 fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let broken = |error| StoreError::Database(format!("{}: {error}", PathBuf::from(&name).display()));
-    let file = File::options().create(true).truncate(false).write(true).open(&name).map_err(broken)?;
+    let broken = |error| StoreError::Database(format!("{}: {error}", path.display()));
+    let file = private_file(&PathBuf::from(name)).map_err(broken)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(path.display().to_string())),
-        Err(std::fs::TryLockError::Error(error)) => Err(broken(error)),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(path.display().to_string())),
+        Err(TryLockError::Error(error)) => return Err(broken(error)),
     }
+    // SQLite gives its other files the rights of this one.
+    private_file(path).map_err(broken)?;
+    Ok(file)
+}
+
+/// Opens a file, or creates it for its owner only.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// A thread that holds the process lock until it ends.

@@ -6,7 +6,8 @@ use hearth_store::raw::Raw;
 use hearth_store::{Position, StoreError, Value};
 
 use crate::harness::{
-    insert_row, on_each_database, on_each_engine, on_each_server, publish_row, room, rows, rows_after, summary,
+    Database, insert_row, on_each_database, on_each_engine, on_each_server, publish_row, room, rows, rows_after,
+    summary,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +150,7 @@ async fn strings_of_a_rolled_back_write_are_not_remembered() {
 async fn a_number_is_never_handed_out_twice() {
     on_each_database(async |database| {
         let mut all = Vec::new();
-        for _ in 0..if matches!(database, crate::harness::Database::Inline) { 1 } else { 2 } {
+        for _ in 0..if matches!(database, Database::Inline) { 1 } else { 2 } {
             let store = database.open().await;
             let handed_out = Arc::new(Mutex::new(Vec::new()));
             for round in 0..6 {
@@ -239,10 +240,29 @@ async fn lists_are_parameters() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_store_on_the_same_file_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
-    let database = crate::harness::Database::Sqlite(directory);
+    let database = Database::Sqlite(directory);
     let store = database.open().await;
     let options = hearth_store::StoreOptions { url: database.url(), threads: 1 };
     assert!(matches!(hearth_store::Store::open(options.clone()).await, Err(StoreError::Locked(_))));
     store.close().await;
     hearth_store::Store::open(options).await.expect("opens").close().await;
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_owner_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let database = Database::Sqlite(tempfile::tempdir().expect("a directory"));
+    let store = database.open().await;
+    store.write(room(1), |tx| insert_row(tx, 1)).await.expect("writes");
+    let hearth_store::DatabaseUrl::Sqlite(path) = database.url() else { return };
+    let mut files = 0;
+    for entry in std::fs::read_dir(path.parent().expect("a directory")).expect("lists") {
+        let entry = entry.expect("an entry");
+        let mode = entry.metadata().expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}", entry.path().display());
+        files += 1;
+    }
+    assert!(files >= 3, "the database, its log and the lock");
+    store.close().await;
 }
