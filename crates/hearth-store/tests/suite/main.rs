@@ -4,5 +4,6 @@
 
 mod closures;
 mod concurrency;
+mod crash;
 mod harness;
 mod statements;
