@@ -3,13 +3,16 @@
 //! Goals: two forks with 100 keys in conflict in less than 2 ms at 5,000 members and 10 ms at 50,000;
 //! a message checked again in less than 10 µs. `cargo bench -p hearth-matrix --bench resolution`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use divan::{Bencher, black_box};
 use hearth_matrix::{
     Draft, Pdu, Place, RoomVersionRules, SigningKey,
     auth::{self, AuthEvent},
-    resolution::{Difference, StateMap, resolve, resolve_difference},
+    resolution::{Difference, StateMap, numbered, resolve, resolve_difference},
     rules,
     ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId, ServerName, UserId},
     seal,
@@ -27,6 +30,8 @@ struct Room {
     key: SigningKey,
     room_id: Option<OwnedRoomId>,
     events: HashMap<OwnedEventId, AuthEvent>,
+    /// In the order they were made.
+    made: Vec<OwnedEventId>,
     now: i64,
 }
 
@@ -53,6 +58,7 @@ impl Room {
         self.room_id.get_or_insert_with(|| pdu.room_id.clone());
         let event = AuthEvent { pdu: pdu.clone(), rejected: false };
         self.events.insert(pdu.event_id.clone(), event.clone());
+        self.made.push(pdu.event_id.clone());
         if let Some(key) = key {
             state.entry(kind.to_owned()).or_default().insert(key.to_owned(), event);
         }
@@ -76,6 +82,7 @@ fn room(version: RoomVersionId, members: usize) -> (Room, State) {
         key: SigningKey::from_seed([1; 32], "1").unwrap(),
         room_id: (!is_v12).then(|| OwnedRoomId::try_from("!room:a").unwrap()),
         events: HashMap::new(),
+        made: Vec::new(),
         now: 0,
     };
     let mut state = State::new();
@@ -163,6 +170,31 @@ fn hundred_keys_in_conflict(bencher: Bencher<'_, '_>, (version, members): (u8, u
             fetch: &|id: &EventId| room.events.get(id).cloned(),
         };
         black_box(resolve_difference(room.rules, &difference).unwrap())
+    });
+}
+
+/// Finding the auth difference and the conflicted subgraph of the same forks, over numbers.
+#[divan::bench(args = [5_000, 50_000])]
+fn hundred_keys_found_by_numbers(bencher: Bencher<'_, '_>, members: usize) {
+    let (mut room, state) = room(RoomVersionId::V12, members);
+    let forks = fork(&mut room, &state, 100);
+    let numbers: HashMap<&OwnedEventId, u32> = room.made.iter().zip(0..).collect();
+    let edges: Vec<Vec<u32>> =
+        room.made.iter().map(|id| room.events[id].pdu.auth_events.iter().map(|id| numbers[id]).collect()).collect();
+    let of = |state: &State| -> Vec<u32> {
+        state.values().flat_map(HashMap::values).map(|event| numbers[&event.pdu.event_id]).collect()
+    };
+    let (left, right) = (of(&forks[0]), of(&forks[1]));
+    let theirs: BTreeSet<u32> = right.iter().copied().collect();
+    let in_both: BTreeSet<u32> = left.iter().copied().filter(|number| theirs.contains(number)).collect();
+    let only = |events: &[u32]| events.iter().copied().filter(|number| !in_both.contains(number)).collect::<Vec<_>>();
+    let conflicted = [only(&left), only(&right)];
+    bencher.bench_local(|| {
+        let auth_events = |number: u32| Ok::<_, std::convert::Infallible>(edges[number as usize].clone());
+        let agreed = |lowest: u32| Ok(in_both.range(lowest..).copied().collect());
+        let Ok(difference) = numbered::auth_difference(&conflicted, agreed, auth_events);
+        let Ok(subgraph) = numbered::conflicted_subgraph(&conflicted.concat(), auth_events);
+        black_box((difference, subgraph))
     });
 }
 

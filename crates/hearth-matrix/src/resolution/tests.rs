@@ -115,7 +115,8 @@ fn by_ruma(room: &Room, states: &[StateMap]) -> StateMap {
 }
 
 /// The search over numbers, which stops early, against the walk over whole chains.
-fn numbers_find_the_same(room: &Room, states: &[StateMap]) -> Result<(), TestCaseError> {
+/// What it finds resolves to the same, with any one whole state to look into.
+fn numbers_find_the_same(room: &Room, states: &[StateMap], expected: &StateMap) -> Result<(), TestCaseError> {
     let numbers: HashMap<&OwnedEventId, usize> = room.made.iter().map(|(id, _)| id).zip(0..).collect();
     let auth_events = |number: usize| {
         let auth_events = &room.events[&room.made[number].0].pdu.auth_events;
@@ -142,11 +143,35 @@ fn numbers_find_the_same(room: &Room, states: &[StateMap]) -> Result<(), TestCas
     let fetch = |id: &ruma::EventId| room.fetch(id);
     let whole = chains::auth_difference(&conflicted, &agreed, &fetch).unwrap();
     let Ok(found) = numbered::auth_difference(&numbered, above, auth_events);
-    prop_assert_eq!(ids(found), sorted(whole));
+    let auth_difference = ids(found);
+    prop_assert_eq!(&auth_difference, &sorted(whole));
 
-    let whole = chains::conflicted_subgraph(&chains::distinct(conflicted.iter().flatten()), &fetch).unwrap();
+    let distinct = chains::distinct(conflicted.iter().flatten());
+    let whole = chains::conflicted_subgraph(&distinct, &fetch).unwrap();
     let Ok(found) = numbered::conflicted_subgraph(&numbered.concat(), auth_events);
-    prop_assert_eq!(ids(found), sorted(whole));
+    let subgraph = ids(found);
+    prop_assert_eq!(&subgraph, &sorted(whole));
+
+    let events = |ids: &[OwnedEventId]| ids.iter().map(|id| room.fetch(id).unwrap()).collect();
+    for state in states {
+        let difference = Difference {
+            conflicted: events(&distinct),
+            auth_difference: events(&auth_difference),
+            subgraph: events(&subgraph),
+            state: &|kind, key| room.fetch(state.get(&(kind.into(), key.into()))?),
+            fetch: &|id| room.fetch(id),
+        };
+        let resolution = resolve_difference(room.rules, &difference).unwrap();
+        let mut resolved = state.clone();
+        for pair in &resolution.unset {
+            resolved.remove(pair);
+        }
+        for pdu in &resolution.set {
+            let (kind, key) = pdu.state_pair().unwrap();
+            resolved.insert((kind.into(), key.into()), pdu.event_id.clone());
+        }
+        prop_assert_eq!(&resolved, expected);
+    }
     Ok(())
 }
 
@@ -159,7 +184,7 @@ fn check_room(version: RoomVersionId, steps: &[Step], tips: &[u8]) -> Result<(),
         .map(|(_, state)| state.clone())
         .collect();
     let ours = resolve(room.rules, &states, |id| room.fetch(id)).unwrap();
-    numbers_find_the_same(&room, &states)?;
+    numbers_find_the_same(&room, &states, &ours)?;
 
     let mut other_order = states.clone();
     other_order.reverse();
