@@ -9,6 +9,9 @@
 CREATE TABLE clock (id id_key(), position BIGINT NOT NULL);
 INSERT INTO clock (id, position) VALUES (1, 0);
 
+-- Whose database this is: one row, written at the first start.
+CREATE TABLE identity (id id_key(), server_name bytes() NOT NULL);
+
 -- Numbers are handed out in blocks of 1000: a sequence with that step on PostgreSQL (a rolled-back block is lost there,
 -- not reused), a row of this table on SQLite.
 CREATE TABLE counters (name TEXT PRIMARY KEY, next_free BIGINT NOT NULL);

@@ -6,7 +6,7 @@ use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
 use hearth_api::{DoorOptions, Doors, Shutdown, ShutdownTrigger};
 use hearth_room::{Rooms, RoomsConfig};
-use hearth_store::{DatabaseUrl, Store, StoreError, StoreOptions, WallTime};
+use hearth_store::{DatabaseUrl, Noun, Store, StoreError, StoreOptions, WallTime};
 use hearth_sync::Syncs;
 use hearth_user::Users;
 
@@ -49,6 +49,16 @@ pub enum StartError {
         database: String,
         /// What is wrong.
         cause: StoreError,
+    },
+    /// The database is another server's.
+    #[error("the database {database} is that of {owner}; `server_name` can't become {server_name}")]
+    OtherServer {
+        /// Which.
+        database: String,
+        /// Whose it is.
+        owner: String,
+        /// Who we are.
+        server_name: String,
     },
 }
 
@@ -183,9 +193,28 @@ async fn open_store(settings: &Settings) -> Result<Store, StartError> {
         DatabaseUrl::Postgres(_) => 16,
     };
     let threads = settings.database.threads.map_or(default_threads, usize::from);
-    Store::open(StoreOptions { url: database.url().clone(), threads })
-        .await
-        .map_err(|cause| StartError::Store { database: database.to_string(), cause })
+    let failed = |cause| StartError::Store { database: database.to_string(), cause };
+    let store = Store::open(StoreOptions { url: database.url().clone(), threads }).await.map_err(failed)?;
+    let server_name = settings.server_name.to_string();
+    let owner = owner(&store, server_name.clone()).await.map_err(failed)?;
+    if owner != server_name {
+        store.close().await;
+        return Err(StartError::OtherServer { database: database.to_string(), owner, server_name });
+    }
+    Ok(store)
+}
+
+/// Whose database it is; a new one becomes ours.
+async fn owner(store: &Store, server_name: String) -> Result<String, StoreError> {
+    if let Some(owner) = store.read(|tx| tx.identity().server_name()).await? {
+        return Ok(owner);
+    }
+    let noun = Noun::Name("identity".to_owned());
+    let taken = store.write(vec![noun], move |tx| match tx.identity().server_name()? {
+        Some(owner) => Ok(owner),
+        None => tx.identity().set_server_name(&server_name).map(|()| server_name.clone()),
+    });
+    taken.await
 }
 
 fn door_options(settings: &Settings) -> DoorOptions {

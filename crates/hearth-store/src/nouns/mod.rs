@@ -4,6 +4,7 @@ mod account_data;
 mod accounts;
 mod events;
 mod filters;
+mod identity;
 mod members;
 mod profiles;
 mod receipts;

@@ -78,6 +78,15 @@ fn it_ends_soon_though_clients_are_connected() {
 }
 
 #[test]
+fn the_server_name_can_not_be_changed() {
+    let home = tempfile::tempdir().unwrap();
+    Server::start(home.path(), &["--server-name", "one.example"]).stop();
+    let reason = failure(&run(home.path(), &["serve", "--bind", "127.0.0.1:0", "--server-name", "two.example"]));
+    assert!(reason.contains("is that of one.example; `server_name` can't become two.example"), "{reason}");
+    Server::start(home.path(), &["--server-name", "one.example"]).stop();
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let home = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
