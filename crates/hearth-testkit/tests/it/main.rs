@@ -1,7 +1,12 @@
 //! Tests through HTTP, of whole servers.
 
+mod account;
+mod account_management;
 mod errors;
 mod listeners;
 mod operations;
+mod push_rules;
 mod sessions;
 mod stopping;
+mod strangers;
+mod users;

@@ -21,6 +21,11 @@ use super::load::{Kind, Reader, Setting};
 pub struct Secret(String);
 
 impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The text.
     pub fn reveal(&self) -> &str {
         &self.0

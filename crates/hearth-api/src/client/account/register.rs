@@ -4,16 +4,14 @@
 
 use axum::extract::State;
 use hearth_account::{Registered, Registration, Secret};
-use hearth_matrix::ruma::api::client::account::{
-    check_registration_token_validity, get_username_availability, register,
-};
+use hearth_matrix::ruma::api::client::account::{check_registration_token_validity, get_username_availability};
 use http::{Method, Uri};
 use serde::Deserialize;
-use std::time::Duration;
+use serde_json::{Value, json};
 
 use super::interactive::Interactive;
 use crate::route::{Route, route};
-use crate::{ApiError, Doors, Matrix};
+use crate::{ApiError, Doors, JsonBody, Matrix};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -38,11 +36,7 @@ struct Body {
 }
 
 /// `POST /_matrix/client/v3/register`
-async fn register(
-    State(doors): State<Doors>,
-    uri: Uri,
-    request: Interactive,
-) -> Result<Matrix<register::v3::Response>, ApiError> {
+async fn register(State(doors): State<Doors>, uri: Uri, request: Interactive) -> Result<JsonBody<Value>, ApiError> {
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let kind = query.find_map(|(key, value)| (key == "kind").then(|| value.into_owned()));
     let body: Body = request.body()?;
@@ -65,18 +59,22 @@ async fn register(
         }
         Some(_) => return Err(ApiError::invalid_param("kind is neither user nor guest")),
     };
-    Ok(Matrix(answer(registered)))
+    Ok(JsonBody(answer(registered)))
 }
 
-fn answer(registered: Registered) -> register::v3::Response {
-    let mut response = register::v3::Response::new(registered.user_id);
+fn answer(registered: Registered) -> Value {
+    let mut answer = json!({ "user_id": registered.user_id });
     if let Some(session) = registered.session {
-        response.access_token = Some(session.access_token.into_inner());
-        response.device_id = Some(session.device_id);
-        response.refresh_token = session.refresh_token.map(Secret::into_inner);
-        response.expires_in = session.expires_in_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+        answer["access_token"] = session.access_token.into_inner().into();
+        answer["device_id"] = json!(session.device_id);
+        if let Some(refresh_token) = session.refresh_token {
+            answer["refresh_token"] = refresh_token.into_inner().into();
+        }
+        if let Some(expires_in_ms) = session.expires_in_ms {
+            answer["expires_in_ms"] = expires_in_ms.into();
+        }
     }
-    response
+    answer
 }
 
 /// `GET /_matrix/client/v3/register/available`

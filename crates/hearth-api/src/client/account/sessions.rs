@@ -8,10 +8,11 @@ use axum::extract::State;
 use hearth_account::Secret;
 use hearth_matrix::ruma::api::client::account::whoami;
 use hearth_matrix::ruma::api::client::session::{logout, logout_all, refresh_token};
+use serde_json::{Value, json};
 
 use crate::extract::EvenLocked;
 use crate::route::{Route, route};
-use crate::{ApiError, Doors, Matrix, Sender};
+use crate::{ApiError, Doors, JsonBody, Matrix, Sender};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![route(refresh), route(logout), route(logout_all), route(whoami)]
@@ -52,8 +53,10 @@ async fn logout_all(
 }
 
 /// `GET /_matrix/client/v3/account/whoami`
-async fn whoami(sender: Sender, _: Matrix<whoami::v3::Request>) -> Matrix<whoami::v3::Response> {
-    let mut response = whoami::v3::Response::new(sender.user_id, sender.is_guest);
-    response.device_id = sender.device_id;
-    Matrix(response)
+async fn whoami(sender: Sender, _: Matrix<whoami::v3::Request>) -> JsonBody<Value> {
+    let mut answer = json!({ "user_id": sender.user_id, "is_guest": sender.is_guest });
+    if let Some(device_id) = sender.device_id {
+        answer["device_id"] = json!(device_id);
+    }
+    JsonBody(answer)
 }
