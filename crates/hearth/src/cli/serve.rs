@@ -2,6 +2,7 @@
 
 use hearth_api::serve::Bind;
 use hearth_store::WallTime;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use toml::{Table, Value};
 
@@ -26,11 +27,23 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
     }
     let settings = sources.load().map_err(|problems| Failure(problems.to_string()))?;
     telemetry::start_logging(&settings.logging);
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(&settings, arguments));
     // What still runs on it (a blocked resolver, say) must not hold up the end.
     runtime.shutdown_background();
     served
+}
+
+/// Every waiting client is an open file, and the usual soft limit is 1024: take what the system allows.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+            tracing::warn!(%error, soft_limit = limit.current, "few files may be open at once");
+        }
+    }
 }
 
 async fn serve(settings: &Settings, arguments: &ServeArguments) -> Result<(), Failure> {

@@ -78,6 +78,17 @@ fn it_ends_soon_though_clients_are_connected() {
 }
 
 #[test]
+fn as_many_files_may_be_open_as_the_system_allows() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(home.path(), &[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let numbers: Vec<&str> = line.trim_start_matches("Max open files").split_whitespace().collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
+    server.stop();
+}
+
+#[test]
 fn the_server_name_can_not_be_changed() {
     let home = tempfile::tempdir().unwrap();
     Server::start(home.path(), &["--server-name", "one.example"]).stop();
