@@ -189,7 +189,7 @@ impl Accounts {
                     progress.completed = Progress::parse(&stored)?.completed;
                     known_session = Some(id.to_owned());
                 }
-                None => error = Some(("M_UNKNOWN", "The session is unknown or has expired".to_owned())),
+                None => error = Some(unknown_session()),
             }
         }
 
@@ -203,8 +203,14 @@ impl Accounts {
                 Err(Retry(code, words)) => Some((code, words)),
             };
         }
-        if error.is_none() && progress.is_complete() && self.use_up(known_session.as_deref()).await? {
-            return passed(progress, owner);
+        if error.is_none() && progress.is_complete() {
+            if self.use_up(known_session.as_deref()).await? {
+                return passed(progress, owner);
+            }
+            // It let another request through meanwhile; what was passed is spent.
+            progress.completed.clear();
+            known_session = None;
+            error = Some(unknown_session());
         }
         let session = known_session.unwrap_or_else(secrets::session_id);
         self.keep(&session, attempt, &progress).await?;
@@ -290,6 +296,10 @@ impl Accounts {
         let session = session.to_owned();
         self.store().write(Vec::new(), move |tx| tx.interactive().put(&session, &stored)).await
     }
+}
+
+fn unknown_session() -> (&'static str, String) {
+    ("M_UNKNOWN", "The session is unknown or has expired".to_owned())
 }
 
 /// A password that was shown elsewhere (on a fallback page) must be its owner's, too.

@@ -135,3 +135,22 @@ async fn a_password_shown_on_a_page_must_be_the_owner_s() {
         house.accounts.delete_devices(&request(json!({ "session": challenge.session })), &alice, vec![]).await;
     assert!(matches!(refused, Err(InteractiveError::OtherUser)));
 }
+
+#[tokio::test]
+async fn a_session_lets_one_request_through_though_many_come_at_once() {
+    let house = House::open().await;
+    let asked = challenge(house.accounts.register(&attempt(Value::Null), wish()).await);
+    let auth = || attempt(json!({ "type": "m.login.dummy", "session": asked.session }));
+    let tries: Vec<_> = (0..8)
+        .map(|_| {
+            let (accounts, attempt) = (house.accounts.clone(), auth());
+            tokio::spawn(async move { accounts.register(&attempt, wish()).await.is_ok() })
+        })
+        .collect();
+    let mut passed = 0;
+    for attempt in tries {
+        passed += usize::from(attempt.await.unwrap());
+    }
+    assert_eq!(passed, 1);
+    assert!(house.accounts.register(&auth(), wish()).await.is_err());
+}
