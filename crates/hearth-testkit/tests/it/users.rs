@@ -129,6 +129,60 @@ async fn there_is_nothing_to_keep_of_unknown_rooms() {
     assert_eq!(refused(&alice.put(&tag, &json!({ "order": "first" })).await), (400, "M_BAD_JSON"));
 }
 
+async fn create_room(user: &User) -> String {
+    let (status, made) = user.post("/_matrix/client/v3/createRoom", &json!({})).await;
+    assert_eq!(status, 200, "{made}");
+    made["room_id"].as_str().expect("a room id").to_owned()
+}
+
+// endpoint: GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type}
+// endpoint: PUT /_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type}
+#[tokio::test]
+async fn a_room_has_account_data_of_its_own() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let room = create_room(&alice).await;
+        let path = own(&alice, &format!("rooms/{room}/account_data/test.key"));
+        assert_eq!(refused(&alice.get(&path).await), (404, "M_NOT_FOUND"));
+        for content in [json!({ "value": "room first" }), json!({ "value": "room second" })] {
+            assert_eq!(alice.put(&path, &content).await, (200, json!({})));
+            assert_eq!(alice.get(&path).await, (200, content));
+        }
+        assert_eq!(alice.get(&own(&alice, "account_data/test.key")).await.0, 404);
+        let fully_read = own(&alice, &format!("rooms/{room}/account_data/m.fully_read"));
+        assert_eq!(refused(&alice.put(&fully_read, &json!({})).await), (405, "M_BAD_JSON"));
+        // To a stranger the room is not there.
+        let strange = own(&bob, &format!("rooms/{room}/account_data/test.key"));
+        assert_eq!(refused(&bob.put(&strange, &json!({})).await), (404, "M_NOT_FOUND"));
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags
+// endpoint: PUT /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags/{tag}
+// endpoint: DELETE /_matrix/client/v3/user/{userId}/rooms/{roomId}/tags/{tag}
+#[tokio::test]
+async fn rooms_are_tagged() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        let room = create_room(&alice).await;
+        let tags = own(&alice, &format!("rooms/{room}/tags"));
+        assert_eq!(alice.get(&tags).await, (200, json!({ "tags": {} })));
+        assert_eq!(alice.put(&format!("{tags}/m.favourite"), &json!({ "order": 0.25 })).await, (200, json!({})));
+        assert_eq!(alice.put(&format!("{tags}/u.work"), &json!({})).await.0, 200);
+        let all = json!({ "m.favourite": { "order": 0.25 }, "u.work": {} });
+        assert_eq!(alice.get(&tags).await, (200, json!({ "tags": all })));
+        let data = own(&alice, &format!("rooms/{room}/account_data/m.tag"));
+        assert_eq!(alice.get(&data).await, (200, json!({ "tags": all })));
+        assert_eq!(alice.delete(&format!("{tags}/m.favourite")).await, (200, json!({})));
+        assert_eq!(alice.delete(&format!("{tags}/m.favourite")).await.0, 200);
+        assert_eq!(alice.get(&tags).await, (200, json!({ "tags": { "u.work": {} } })));
+        let long = format!("{tags}/{}", "x".repeat(256));
+        assert_eq!(refused(&alice.put(&long, &json!({})).await), (400, "M_INVALID_PARAM"));
+    })
+    .await;
+}
+
 // endpoint: POST /_matrix/client/v3/user/{userId}/filter
 // endpoint: GET /_matrix/client/v3/user/{userId}/filter/{filterId}
 #[tokio::test]
