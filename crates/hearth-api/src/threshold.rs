@@ -90,6 +90,9 @@ impl RouteRecord {
     }
 }
 
+/// What these lines are called in the log, so that its filter can name them: `info,http=warn`.
+const LOG: &str = "http";
+
 /// Leads a request to its handler and the answer back.
 pub(crate) async fn pass(mut router: Router, mut request: Request<Body>, client: IpAddr) -> Response {
     let with_cors = cors::applies_to(request.uri().path());
@@ -152,9 +155,10 @@ impl Line {
         let path = route.map_or(&self.path, |route| &route.path);
         let user = self.record.user.get().map(tracing::field::display);
         if let Some(Cause(cause)) = cause {
-            tracing::error!(method = %self.method, route = %path, user, cause, "request failed");
+            tracing::error!(target: LOG, method = %self.method, route = %path, user, cause, "request failed");
         }
         tracing::info!(
+            target: LOG,
             method = %self.method,
             route = %path,
             status = status.as_u16(),

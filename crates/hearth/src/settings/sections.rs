@@ -237,7 +237,7 @@ section! {
 section! {
     /// The log, on standard error.
     Logging {
-        /// How much is logged; parts of the program can differ, as in `info,hearth_store=debug`.
+        /// How much is logged; parts of the program can differ, as in `info,hearth_store=debug`, or `info,http=warn` for no line per request.
         level: LogLevel = LogLevel::default(),
         /// Lines for people or for programs.
         format: LogFormat = LogFormat::Text,
