@@ -80,7 +80,7 @@ section! {
         rate_limits: RateLimits = RateLimits::default(),
         /// Application services: bridges and bots.
         appservices: Appservices = Appservices::default(),
-        /// Servers that vouch for the signing keys of others, by name: a table of key id to public key, which may be empty.
+        /// Servers that vouch for the signing keys of others, by name: a table of key id to public key, which may be empty. Not used yet.
         trusted_key_servers: BTreeMap<OwnedServerName, BTreeMap<String, String>> = BTreeMap::new(),
         /// Images and other files.
         media: Media = Media::default(),
@@ -131,7 +131,7 @@ section! {
 }
 
 section! {
-    /// Connections to others.
+    /// Connections to others. Not built yet: its keys are taken, and change nothing.
     Outbound {
         /// Certificates of authorities that are trusted beside the system's.
         trusted_ca: Vec<PathBuf> = Vec::new(),
@@ -143,7 +143,7 @@ section! {
 }
 
 section! {
-    /// Talking to other servers.
+    /// Talking to other servers. Not built yet: its keys are taken, and change nothing.
     Federation {
         /// Talk to other servers.
         enabled: bool = true,
@@ -175,15 +175,15 @@ section! {
 section! {
     /// The list of public rooms.
     Directory {
-        /// Users may add rooms to the list.
+        /// Whoever comes may read the list; otherwise only users of this server.
         open: bool = true,
-        /// Other servers may read the list.
+        /// Other servers may read the list. Not used yet.
         open_to_federation: bool = false,
     }
 }
 
 section! {
-    /// Limits on what one user or address may ask in a time.
+    /// Limits on what one user or address may ask in a time. Not built yet: its keys are taken, and change nothing.
     RateLimits {
         /// Enforce them.
         enabled: bool = true,
@@ -191,7 +191,7 @@ section! {
 }
 
 section! {
-    /// Application services: bridges and bots.
+    /// Application services: bridges and bots. Not built yet: its keys are taken, and change nothing.
     Appservices {
         /// Their registration files (YAML).
         files: Vec<PathBuf> = Vec::new(),
@@ -199,7 +199,7 @@ section! {
 }
 
 section! {
-    /// Images and other files.
+    /// Images and other files. Not built yet: its keys are taken, and change nothing.
     Media {
         /// Where they are kept; without it, `media` in `data_dir`.
         path: Option<PathBuf> = None,
@@ -209,7 +209,7 @@ section! {
 }
 
 section! {
-    /// Sending e-mail.
+    /// Sending e-mail. Not built yet: its keys are taken, and change nothing.
     Email {
         /// The mail server, as `smtp://user:password@host:port`.
         smtp: Option<Secret> = None,
@@ -219,7 +219,7 @@ section! {
 }
 
 section! {
-    /// Previews of linked pages.
+    /// Previews of linked pages. Not built yet: its keys are taken, and change nothing.
     UrlPreviews {
         /// Fetch pages to preview them.
         enabled: bool = false,
@@ -227,7 +227,7 @@ section! {
 }
 
 section! {
-    /// Who is online.
+    /// Who is online. Not built yet: its keys are taken, and change nothing.
     Presence {
         /// Tell users who is online.
         enabled: bool = true,
