@@ -6,7 +6,7 @@ use hearth_account::Accounts;
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
 use hearth_room::Rooms;
 use hearth_store::Store;
-use hearth_sync::Syncs;
+use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 
 use crate::Shutdown;
@@ -22,6 +22,8 @@ pub struct Doors {
     pub rooms: Rooms,
     /// What clients see change.
     pub syncs: Syncs,
+    /// Rooms as readers see them.
+    pub views: Views,
     /// What we remember; handlers leave it to the others, only `/ready` asks it.
     pub store: Store,
     /// What the doors are told.

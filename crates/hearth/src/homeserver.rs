@@ -7,7 +7,7 @@ use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOption
 use hearth_api::{DoorOptions, Doors, Shutdown, ShutdownTrigger};
 use hearth_room::{Rooms, RoomsConfig};
 use hearth_store::{DatabaseUrl, Noun, Store, StoreError, StoreOptions, WallTime};
-use hearth_sync::Syncs;
+use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 
 use crate::data_dir::{DataDir, DataDirError, admin_socket};
@@ -90,13 +90,14 @@ impl Homeserver {
             time.clone(),
         );
         let residence = Arc::new(InRooms(rooms.clone()));
-        let accounts = Accounts::new(accounts_config(settings), store.clone(), time, residence);
+        let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
             rooms,
             syncs: Syncs,
+            views: Views::new(store.clone(), time),
             store,
             options: Arc::new(door_options(settings)),
             shutdown,

@@ -377,6 +377,56 @@ impl Events<'_, '_> {
         )
     }
 
+    /// Live events that relate to an event, in one way or in all, before a place in room order (exclusive), newest first.
+    pub fn related_before(
+        &mut self,
+        parent: EventNum,
+        rel: Option<StringNum>,
+        place: RoomPlace,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        self.tx.query(
+            select_events!(
+                "WHERE e.num IN (SELECT child FROM relations WHERE parent = $1 AND ($2 = 0 OR rel = $2))
+                   AND (e.room_order, e.num) < ($3, $4) AND e.standing = 0
+                 ORDER BY e.room_order DESC, e.num DESC LIMIT $5"
+            ),
+            &[
+                parent.into(),
+                rel.map_or(0, |rel| rel.0).into(),
+                place.room_order.into(),
+                place.num.into(),
+                limit.into(),
+            ],
+            event_row,
+        )
+    }
+
+    /// Live events that relate to an event, from a place in room order on (inclusive), oldest first.
+    pub fn related_from(
+        &mut self,
+        parent: EventNum,
+        rel: Option<StringNum>,
+        place: RoomPlace,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        self.tx.query(
+            select_events!(
+                "WHERE e.num IN (SELECT child FROM relations WHERE parent = $1 AND ($2 = 0 OR rel = $2))
+                   AND (e.room_order, e.num) >= ($3, $4) AND e.standing = 0
+                 ORDER BY e.room_order, e.num LIMIT $5"
+            ),
+            &[
+                parent.into(),
+                rel.map_or(0, |rel| rel.0).into(),
+                place.room_order.into(),
+                place.num.into(),
+                limit.into(),
+            ],
+            event_row,
+        )
+    }
+
     /// Appends live events of one room, in order, and moves its tip. Everything was decided before.
     pub fn append(&mut self, room: &RoomRecord, events: &[NewEvent], tip: &Tip) -> Result<(), StoreError> {
         let Some((last, _)) = events.split_last() else { return Ok(()) };

@@ -10,3 +10,4 @@ mod sessions;
 mod stopping;
 mod strangers;
 mod users;
+mod views;

@@ -4,6 +4,7 @@ mod create;
 mod directory;
 mod errors;
 mod membership;
+mod read;
 mod send;
 
 use hearth_matrix::ruma::CanonicalJsonObject;
@@ -12,7 +13,10 @@ use crate::route::Route;
 use crate::{ApiError, Sender};
 
 pub(crate) fn routes() -> Vec<Route> {
-    [create::routes(), directory::routes(), membership::routes(), send::routes()].into_iter().flatten().collect()
+    [create::routes(), directory::routes(), membership::routes(), read::routes(), send::routes()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Suspended users may look and leave, no more.
