@@ -6,7 +6,7 @@ mod views;
 
 pub use client_event::{EventOptions, Reader, is_visible, write_events};
 pub use tokens::{BadToken, PageToken, SyncToken};
-pub use views::{Direction, MembershipFilter, MessagesRequest, RoomEventFilter, ViewError, Views};
+pub use views::{Direction, MembershipFilter, MessagesRequest, RelationsRequest, RoomEventFilter, ViewError, Views};
 
 /// What clients see change. Cheap to clone.
 #[derive(Clone, Debug)]

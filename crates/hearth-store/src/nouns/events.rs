@@ -377,9 +377,11 @@ impl Events<'_, '_> {
         )
     }
 
-    /// Live events that relate to an event, in one way or in all, before a place in room order (exclusive), newest first.
+    /// Live events of a room that relate to an event, in one way or in all, before a place in room order (exclusive), newest first.
+    /// Redacted ones relate to nothing any more.
     pub fn related_before(
         &mut self,
+        room: RoomNum,
         parent: EventNum,
         rel: Option<StringNum>,
         place: RoomPlace,
@@ -387,8 +389,8 @@ impl Events<'_, '_> {
     ) -> Result<Vec<EventRow>, StoreError> {
         self.tx.query(
             select_events!(
-                "WHERE e.num IN (SELECT child FROM relations WHERE parent = $1 AND ($2 = 0 OR rel = $2))
-                   AND (e.room_order, e.num) < ($3, $4) AND e.standing = 0
+                "WHERE e.num IN (SELECT child FROM relations WHERE parent = $1 AND room = $6 AND ($2 = 0 OR rel = $2))
+                   AND (e.room_order, e.num) < ($3, $4) AND e.standing = 0 AND e.redacted_by IS NULL
                  ORDER BY e.room_order DESC, e.num DESC LIMIT $5"
             ),
             &[
@@ -397,14 +399,16 @@ impl Events<'_, '_> {
                 place.room_order.into(),
                 place.num.into(),
                 limit.into(),
+                room.into(),
             ],
             event_row,
         )
     }
 
-    /// Live events that relate to an event, from a place in room order on (inclusive), oldest first.
+    /// The same from a place in room order on (inclusive), oldest first.
     pub fn related_from(
         &mut self,
+        room: RoomNum,
         parent: EventNum,
         rel: Option<StringNum>,
         place: RoomPlace,
@@ -412,8 +416,8 @@ impl Events<'_, '_> {
     ) -> Result<Vec<EventRow>, StoreError> {
         self.tx.query(
             select_events!(
-                "WHERE e.num IN (SELECT child FROM relations WHERE parent = $1 AND ($2 = 0 OR rel = $2))
-                   AND (e.room_order, e.num) >= ($3, $4) AND e.standing = 0
+                "WHERE e.num IN (SELECT child FROM relations WHERE parent = $1 AND room = $6 AND ($2 = 0 OR rel = $2))
+                   AND (e.room_order, e.num) >= ($3, $4) AND e.standing = 0 AND e.redacted_by IS NULL
                  ORDER BY e.room_order, e.num LIMIT $5"
             ),
             &[
@@ -422,7 +426,58 @@ impl Events<'_, '_> {
                 place.room_order.into(),
                 place.num.into(),
                 limit.into(),
+                room.into(),
             ],
+            event_row,
+        )
+    }
+
+    /// What relates in a room to any of these events, and how, in no particular order; at most `limit`.
+    pub fn children(
+        &mut self,
+        room: RoomNum,
+        parents: &[i64],
+        limit: i64,
+    ) -> Result<Vec<(EventNum, StringNum)>, StoreError> {
+        self.tx.query(
+            "SELECT child, rel FROM relations WHERE parent IN ints($1) AND room = $2 LIMIT $3",
+            &[parents.into(), room.into(), limit.into()],
+            |row| Ok((EventNum(row.int(0)?), StringNum(row.int(1)?))),
+        )
+    }
+
+    /// Live events of a room stated to be sent at a time or later, behind a row that was given (exclusive), oldest first.
+    pub fn since_time(
+        &mut self,
+        room: RoomNum,
+        ts: i64,
+        behind: RoomPlace,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        self.tx.query(
+            select_events!(
+                "WHERE e.room = $1 AND (e.origin_server_ts, e.room_order, e.num) > ($2, $3, $4) AND e.standing = 0
+                 ORDER BY e.origin_server_ts, e.room_order, e.num LIMIT $5"
+            ),
+            &[room.into(), ts.into(), behind.room_order.into(), behind.num.into(), limit.into()],
+            event_row,
+        )
+    }
+
+    /// Those stated to be sent at a time or earlier, before a row that was given (exclusive), newest first.
+    pub fn until_time(
+        &mut self,
+        room: RoomNum,
+        ts: i64,
+        before: RoomPlace,
+        limit: i64,
+    ) -> Result<Vec<EventRow>, StoreError> {
+        self.tx.query(
+            select_events!(
+                "WHERE e.room = $1 AND (e.origin_server_ts, e.room_order, e.num) < ($2, $3, $4) AND e.standing = 0
+                 ORDER BY e.origin_server_ts DESC, e.room_order DESC, e.num DESC LIMIT $5"
+            ),
+            &[room.into(), ts.into(), before.room_order.into(), before.num.into(), limit.into()],
             event_row,
         )
     }

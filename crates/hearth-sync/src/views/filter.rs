@@ -142,9 +142,9 @@ impl<'f> Sieve<'f> {
             None => vec![None],
         };
         for rel in rels {
-            let related = tx.events().related_before(row.num, rel, hearth_store::RoomPlace::END, 100)?;
+            let related = tx.events().related_before(self.room.num, row.num, rel, hearth_store::RoomPlace::END, 100)?;
             let by = |row: &EventRow| senders.as_ref().is_none_or(|senders| senders.contains(&row.sender));
-            if related.iter().any(|row| row.redacted_by.is_none() && by(row)) {
+            if related.iter().any(by) {
                 return Ok(true);
             }
         }

@@ -10,7 +10,9 @@ mod filter;
 mod members;
 mod messages;
 mod page;
+mod relations;
 mod state;
+mod timestamp;
 
 use hearth_matrix::ruma::UserId;
 use hearth_store::{DeviceNum, Store, StoreError, Tx, UserNum, WallTime};
@@ -21,6 +23,7 @@ pub use filter::RoomEventFilter;
 pub use members::MembershipFilter;
 pub use messages::MessagesRequest;
 pub use page::Direction;
+pub use relations::RelationsRequest;
 
 /// Most events of one answer.
 pub(crate) const MAX_LIMIT: u64 = 1000;

@@ -5,6 +5,7 @@ mod directory;
 mod errors;
 mod membership;
 mod read;
+mod relations;
 mod send;
 
 use hearth_matrix::ruma::CanonicalJsonObject;
@@ -13,7 +14,7 @@ use crate::route::Route;
 use crate::{ApiError, Sender};
 
 pub(crate) fn routes() -> Vec<Route> {
-    [create::routes(), directory::routes(), membership::routes(), read::routes(), send::routes()]
+    [create::routes(), directory::routes(), membership::routes(), read::routes(), relations::routes(), send::routes()]
         .into_iter()
         .flatten()
         .collect()

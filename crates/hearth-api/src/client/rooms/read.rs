@@ -4,10 +4,11 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use hearth_matrix::ruma::api;
 use hearth_matrix::ruma::api::client::membership::{get_member_events, joined_members};
-use hearth_matrix::ruma::api::client::room::get_room_event;
+use hearth_matrix::ruma::api::client::room::{get_event_by_timestamp, get_room_event};
 use hearth_matrix::ruma::api::client::state::get_state_events;
-use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId};
+use hearth_matrix::ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, UInt};
 use hearth_sync::{Direction, MembershipFilter, MessagesRequest, Reader, RoomEventFilter, ViewError};
 use http::{HeaderValue, Method, header};
 use serde::Deserialize;
@@ -28,11 +29,12 @@ pub(super) fn routes() -> Vec<Route> {
         Route::at(Method::GET, "/_matrix/client/v3/rooms/{room_id}/context/{event_id}", context),
         route(members),
         route(joined),
+        route(event_by_timestamp),
     ]
 }
 
 /// A view, sent as it is.
-struct View(String);
+pub(super) struct View(pub(super) String);
 
 impl IntoResponse for View {
     fn into_response(self) -> Response {
@@ -52,7 +54,7 @@ impl From<ViewError> for ApiError {
     }
 }
 
-fn reader(doors: &Doors, sender: &Sender) -> Reader {
+pub(super) fn reader(doors: &Doors, sender: &Sender) -> Reader {
     doors.views.reader(sender.user, &sender.user_id, sender.device)
 }
 
@@ -178,4 +180,23 @@ async fn joined(
     Matrix(request): Matrix<joined_members::v3::Request>,
 ) -> Result<View, ApiError> {
     Ok(View(doors.views.joined_members(reader(&doors, &sender), request.room_id).await?))
+}
+
+/// `GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event`
+async fn event_by_timestamp(
+    State(doors): State<Doors>,
+    sender: Sender,
+    Matrix(request): Matrix<get_event_by_timestamp::v1::Request>,
+) -> Result<Matrix<get_event_by_timestamp::v1::Response>, ApiError> {
+    let (reader, ts) = (reader(&doors, &sender), request.ts.get().into());
+    let (event_id, ts) = doors.views.event_by_timestamp(reader, request.room_id, ts, direction(request.dir)).await?;
+    let ts = MilliSecondsSinceUnixEpoch(UInt::try_from(ts).unwrap_or_default());
+    Ok(Matrix(get_event_by_timestamp::v1::Response::new(event_id, ts)))
+}
+
+pub(super) fn direction(direction: api::Direction) -> Direction {
+    match direction {
+        api::Direction::Backward => Direction::Backward,
+        api::Direction::Forward => Direction::Forward,
+    }
 }
