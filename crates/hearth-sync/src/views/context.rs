@@ -11,7 +11,7 @@ use super::event::visible_event;
 use super::filter::{RoomEventFilter, Sieve};
 use super::messages::{limit, state_after, write_token};
 use super::page::{Direction, Stretch};
-use super::state::sorted_rows;
+use super::state::state_rows;
 use super::{ViewError, Views};
 use crate::Reader;
 
@@ -77,5 +77,5 @@ fn state(
         let member = tx.string_num("m.room.member")?;
         entries.retain(|entry| Some(entry.key.kind) != member || members.contains(&entry.key.state_key));
     }
-    sorted_rows(tx, entries.iter().map(|entry| entry.event.0))
+    state_rows(tx, entries.iter().map(|entry| entry.event.0))
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::access::Access;
-use super::state::sorted_rows;
+use super::state::state_rows;
 use super::{ViewError, Views};
 use crate::{PageToken, Reader};
 
@@ -57,7 +57,7 @@ impl Views {
                 Some(snapshot) => member_events(tx, &access, snapshot, &filter)?,
                 None => Vec::new(),
             };
-            let rows = sorted_rows(tx, nums.into_iter().map(|num| num.0))?;
+            let rows = state_rows(tx, nums.into_iter().map(|num| num.0))?;
             let mut out = String::from("{\"chunk\":[");
             access.write(tx, &mut out, &rows)?;
             out.push_str("]}");

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 use super::access::Access;
 use super::filter::{RoomEventFilter, Sieve};
 use super::page::{Direction, Stretch};
-use super::state::sorted_rows;
+use super::state::state_rows;
 use super::{DEFAULT_LIMIT, MAX_LIMIT, ViewError, Views};
 use crate::{PageToken, Reader};
 
@@ -148,5 +148,5 @@ pub(crate) fn members_of_senders(
         let key = StateKey { kind, state_key: sender };
         members.extend(tx.state().get(access.room.num, snapshot, key)?.map(|num| num.0));
     }
-    sorted_rows(tx, members.into_iter())
+    state_rows(tx, members.into_iter())
 }

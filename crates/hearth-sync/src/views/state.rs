@@ -21,7 +21,7 @@ impl Views {
                 Some(snapshot) => tx.state().load(access.room.num, snapshot)?,
                 None => Vec::new(),
             };
-            let rows = sorted_rows(tx, entries.iter().map(|entry| entry.event.0))?;
+            let rows = state_rows(tx, entries.iter().map(|entry| entry.event.0))?;
             let mut out = String::from("[");
             access.write(tx, &mut out, &rows)?;
             out.push(']');
@@ -59,6 +59,16 @@ impl Views {
         })
         .await
     }
+}
+
+/// The rows of state events, in room order, without the states before them: whole states and member lists do not say what
+/// each event replaced, since that lies in as many old snapshots as there are events.
+pub(crate) fn state_rows(tx: &mut Tx<'_>, nums: impl Iterator<Item = i64>) -> Result<Vec<EventRow>, StoreError> {
+    let mut rows = sorted_rows(tx, nums)?;
+    for row in &mut rows {
+        row.snapshot_before = None;
+    }
+    Ok(rows)
 }
 
 /// The rows of events, in room order.
