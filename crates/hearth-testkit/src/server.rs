@@ -70,6 +70,11 @@ impl TestServer {
         &self.target
     }
 
+    /// The server's name in the federation.
+    pub fn name(&self) -> &str {
+        self.settings.server_name.as_str()
+    }
+
     /// The running server.
     pub fn running(&self) -> &Running {
         self.running.as_ref().expect("the server runs")

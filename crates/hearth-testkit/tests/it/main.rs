@@ -6,6 +6,7 @@ mod errors;
 mod listeners;
 mod operations;
 mod push_rules;
+mod rooms;
 mod sessions;
 mod stopping;
 mod strangers;

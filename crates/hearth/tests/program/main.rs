@@ -2,5 +2,6 @@
 
 mod admin;
 mod config;
+mod kill;
 mod process;
 mod serve;

@@ -1,0 +1,87 @@
+//! `POST /createRoom`.
+
+use hearth_testkit::{json, on_each_backend};
+
+use super::{create_room, state};
+
+// endpoint: POST /_matrix/client/v3/createRoom
+#[tokio::test]
+async fn a_room_starts_as_it_was_asked_for() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let request = json!({
+            "preset": "trusted_private_chat", "name": "Hall", "topic": "Warmth", "room_version": "10",
+            "invite": [bob.user_id], "is_direct": true, "room_alias_name": "hall",
+            "creation_content": { "m.federate": false, "org.example": 1 },
+            "initial_state": [
+                { "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } },
+                { "type": "org.example.note", "state_key": "x", "content": { "n": 1 } },
+            ],
+            "power_level_content_override": { "events_default": 10 },
+        });
+        let room = create_room(&alice, request).await;
+        let content = async |kind: &str, key: &str| state(&alice, &room, kind, key).await.1;
+
+        let create = content("m.room.create", "").await;
+        assert_eq!(create["room_version"], "10");
+        assert_eq!((&create["m.federate"], &create["org.example"]), (&json!(false), &json!(1)));
+        assert_eq!(create["creator"], json!(alice.user_id));
+        assert_eq!(content("m.room.name", "").await["name"], "Hall");
+        let topic = content("m.room.topic", "").await;
+        assert_eq!(topic["topic"], "Warmth");
+        assert_eq!(topic["m.topic"]["m.text"][0]["body"], "Warmth");
+        assert_eq!(content("m.room.join_rules", "").await["join_rule"], "invite");
+        assert_eq!(content("m.room.guest_access", "").await["guest_access"], "can_join");
+        assert_eq!(content("m.room.history_visibility", "").await["history_visibility"], "joined");
+        assert_eq!(content("org.example.note", "x").await["n"], 1);
+        assert_eq!(content("m.room.canonical_alias", "").await["alias"], format!("#hall:{}", server.name()));
+        let levels = content("m.room.power_levels", "").await;
+        assert_eq!(levels["events_default"], 10);
+        assert_eq!(levels["users"][&bob.user_id], 100);
+        let invite = content("m.room.member", &bob.user_id).await;
+        assert_eq!((&invite["membership"], &invite["is_direct"]), (&json!("invite"), &json!(true)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn in_version_12_creators_stand_above_all_levels() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let request = json!({ "preset": "trusted_private_chat", "invite": [bob.user_id], "room_version": "12" });
+        let room = create_room(&alice, request).await;
+        assert!(!room.contains(':'), "{room}");
+        let create = state(&alice, &room, "m.room.create", "").await.1;
+        assert_eq!(create["additional_creators"], json!([bob.user_id]));
+        assert_eq!(create.get("creator"), None);
+        let levels = state(&alice, &room, "m.room.power_levels", "").await.1;
+        assert_eq!(levels["users"], json!({}));
+        assert_eq!(levels["events"]["m.room.tombstone"], 150);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_room_is_refused_and_leaves_nothing() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        let cases = [
+            (json!({ "room_version": "unheard-of" }), 400, "M_UNSUPPORTED_ROOM_VERSION"),
+            (json!({ "preset": "palace" }), 400, "M_INVALID_PARAM"),
+            (json!({ "room_alias_name": "a:b" }), 400, "M_INVALID_PARAM"),
+            (json!({ "room_alias_name": "taken" }), 400, "M_ROOM_IN_USE"),
+            (json!({ "invite": ["nobody"] }), 400, "M_BAD_JSON"),
+            (json!({ "initial_state": [{ "state_key": "" }] }), 400, "M_BAD_JSON"),
+            (json!({ "name": 5 }), 400, "M_BAD_JSON"),
+            (json!({ "power_level_content_override": { "users": { "nobody": 1 } } }), 400, "M_INVALID_ROOM_STATE"),
+        ];
+        create_room(&alice, json!({ "room_alias_name": "taken" })).await;
+        for (request, status, errcode) in cases {
+            let (got, answer) = alice.post("/_matrix/client/v3/createRoom", &request).await;
+            assert_eq!((got, answer["errcode"].as_str()), (status, Some(errcode)), "{request}: {answer}");
+        }
+        let (_, joined) = alice.get("/_matrix/client/v3/joined_rooms").await;
+        assert_eq!(joined["joined_rooms"].as_array().map(Vec::len), Some(1));
+    })
+    .await;
+}

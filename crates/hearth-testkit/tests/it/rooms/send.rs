@@ -1,0 +1,97 @@
+//! Messages, state, redactions.
+
+use hearth_testkit::{Request, json, on_each_backend};
+
+use super::{act, create_room, fine, send};
+
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}
+#[tokio::test]
+async fn a_retried_transaction_returns_the_same_event() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        let room = create_room(&alice, json!({})).await;
+        let first = send(&alice, &room, "t1", "hello").await;
+        let again = send(&alice, &room, "t1", "hello").await;
+        assert_eq!((first.0, &first.1), (200, &again.1));
+        assert_ne!(first.1, send(&alice, &room, "t2", "hello").await.1);
+        let other = create_room(&alice, json!({})).await;
+        assert_ne!(first.1, send(&alice, &other, "t1", "hello").await.1, "another room is another endpoint");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_an_event_is_refused() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let room = create_room(&alice, json!({})).await;
+        let path = format!("/_matrix/client/v3/rooms/{room}/send/m.room.message");
+        let put = async |txn: &str, body: &str| {
+            alice.request("PUT", &format!("{path}/{txn}")).body(body.to_owned()).send().await.refusal()
+        };
+        assert_eq!(put("1", "{").await, (400, "M_NOT_JSON".into()));
+        assert_eq!(put("2", "[]").await, (400, "M_BAD_JSON".into()));
+        assert_eq!(put("3", r#"{"n": 1.5}"#).await, (400, "M_BAD_JSON".into()));
+        assert_eq!(put("4", r#"{"n": 9007199254740993}"#).await, (400, "M_BAD_JSON".into()));
+        let huge = format!(r#"{{"body": "{}"}}"#, "x".repeat(65_536));
+        assert_eq!(put("5", &huge).await, (413, "M_TOO_LARGE".into()));
+        let long = format!("/_matrix/client/v3/rooms/{room}/send/{}/6", "t".repeat(256));
+        assert_eq!(alice.put(&long, &json!({})).await.0, 400);
+        assert_eq!(send(&bob, &room, "7", "hi").await.1["errcode"], "M_FORBIDDEN");
+        let stranger = Request::new(server.target(), "PUT", &format!("{path}/8")).body("{}").send().await;
+        assert_eq!(stranger.refusal(), (401, "M_MISSING_TOKEN".into()));
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}
+#[tokio::test]
+async fn state_is_set_with_and_without_a_slash_at_the_end() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let room = create_room(&alice, json!({ "preset": "public_chat" })).await;
+        assert_eq!(act(&bob, &room, "join", json!({})).await, fine());
+        let base = format!("/_matrix/client/v3/rooms/{room}/state");
+        for (path, topic) in [("m.room.topic", "one"), ("m.room.topic/", "two")] {
+            let (status, _) = alice.put(&format!("{base}/{path}"), &json!({ "topic": topic })).await;
+            assert_eq!(status, 200);
+            assert_eq!(alice.get(&format!("{base}/m.room.topic")).await.1["topic"], topic);
+            assert_eq!(alice.get(&format!("{base}/m.room.topic/")).await.1["topic"], topic);
+        }
+        let one = alice.put(&format!("{base}/org.example/key"), &json!({ "a": 1 })).await;
+        let two = alice.put(&format!("{base}/org.example/key"), &json!({ "a": 1 })).await;
+        assert_eq!(one, two, "nothing changed");
+        assert_eq!(bob.put(&format!("{base}/m.room.topic"), &json!({})).await.1["errcode"], "M_FORBIDDEN");
+        let alias = json!({ "alias": format!("#none:{}", server.name()) });
+        let refused = alice.put(&format!("{base}/m.room.canonical_alias"), &alias).await.1;
+        assert_eq!(refused["errcode"], "M_BAD_ALIAS");
+        let refused = alice.put(&format!("{base}/m.room.member/@x:y.z"), &json!({ "membership": "hover" })).await.1;
+        assert_eq!(refused["errcode"], "M_BAD_JSON");
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}
+#[tokio::test]
+async fn redaction_takes_the_author_or_power() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        for version in ["1", "10", "12"] {
+            let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": version })).await;
+            assert_eq!(act(&bob, &room, "join", json!({})).await, fine());
+            let id = async |user, txn| send(user, &room, txn, "oops").await.1["event_id"].as_str().unwrap().to_owned();
+            let of_alice = id(&alice, "a").await;
+            let of_bob = id(&bob, "b").await;
+            let redact = async |user: &hearth_testkit::User, event: &str| {
+                let event = event.replace('$', "%24").replace('/', "%2F");
+                let path = format!("/_matrix/client/v3/rooms/{room}/redact/{event}/r{}", event.len());
+                user.put(&path, &json!({ "reason": "typo" })).await
+            };
+            assert_eq!(redact(&bob, &of_alice).await.0, 403, "version {version}");
+            assert_eq!(redact(&bob, &of_bob).await.0, 200, "version {version}");
+            assert_eq!(redact(&alice, &of_alice).await.0, 200, "version {version}");
+            assert_eq!(redact(&alice, "$nothing:hearth.test").await.0, 404, "version {version}");
+        }
+    })
+    .await;
+}
