@@ -11,9 +11,11 @@ mod error;
 mod member_content;
 mod membership;
 mod profile;
+mod receipts;
 mod send;
 mod stripped;
 mod turn;
+mod typing;
 
 use std::sync::Arc;
 
@@ -25,7 +27,9 @@ pub use create::{CreateRoom, Preset};
 pub use directory::{DirectoryFilter, DirectoryPage, DirectoryRoom};
 pub use error::RoomError;
 pub use membership::MemberAction;
+pub use receipts::{NewReceipt, ReadMarkers};
 pub use send::Txn;
+pub use typing::{Typing, TypingInRoom};
 
 /// What rooms are told by the settings.
 #[derive(Debug)]
@@ -49,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) time: WallTime,
     pub(crate) turns: turn::Turns,
+    pub(crate) typing: Typing,
 }
 
 impl Rooms {
@@ -56,7 +61,7 @@ impl Rooms {
     pub fn new(config: RoomsConfig, store: Store, time: WallTime) -> Self {
         let config = Arc::new(config);
         let turns = turn::Turns::new(store.clone(), config.clone());
-        Self { inner: Arc::new(Inner { config, store, time, turns }) }
+        Self { inner: Arc::new(Inner { config, store, time, turns, typing: Typing::default() }) }
     }
 
     /// Version of rooms that name none.

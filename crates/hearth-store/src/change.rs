@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hearth_matrix::ruma::OwnedEventId;
 use hearth_matrix::{Pdu, RoomVersionRules};
 
 use crate::{DeviceNum, EventNum, OwnedValue, Position, RoomNum, SnapshotNum, StringNum, UserNum, Value};
@@ -40,6 +41,8 @@ pub enum Change {
         user: UserNum,
         /// Only the user himself sees it.
         private: bool,
+        /// The rest of it.
+        receipt: Arc<FeedReceipt>,
     },
     /// Account data of a user, global or of a room.
     AccountData {
@@ -100,6 +103,28 @@ pub struct FeedEvent {
     pub redacts: Option<EventNum>,
     /// For `m.room.member`: the user and his membership before and after.
     pub membership: Option<(UserNum, Option<crate::Membership>, crate::Membership)>,
+}
+
+/// A receipt as the feed carries it.
+#[derive(Clone, Debug)]
+pub struct FeedReceipt {
+    /// Whose.
+    pub user_id: Arc<str>,
+    /// The event it names.
+    pub event_id: OwnedEventId,
+    /// Empty: unthreaded; `main`; or the id of the thread's root.
+    pub thread: Box<str>,
+    /// When it was given, milliseconds since the epoch.
+    pub ts: i64,
+    /// Running count of what notifies at that event, main timeline.
+    pub unread: i64,
+}
+
+impl FeedReceipt {
+    /// Whether it says something of the main timeline.
+    pub fn is_for_main_timeline(&self) -> bool {
+        matches!(&*self.thread, "" | "main")
+    }
 }
 
 /// A committed change with its position.

@@ -188,21 +188,56 @@ pub fn write_events(
         if !std::mem::take(&mut first) {
             out.push(',');
         }
-        let membership = match row.position {
-            Some(_) => membership_at(history, row.position),
-            None => membership_in_state(tx, room, row, reader.user)?,
-        };
-        let part = ReaderPart {
-            now_ms: reader.now_ms,
-            membership: membership.unwrap_or(Membership::Leave),
-            transaction_id: match &row.txn {
-                Some((device, txn_id)) if reader.device == Some(*device) => Some(txn_id),
-                _ => None,
-            },
-        };
+        let part = reader_part(tx, room, row, reader, history)?;
         write_one(out, room, &source, &part, options)?;
     }
     Ok(())
+}
+
+/// The same for state, without what each event replaced: clients that are told of a state have no use for it.
+pub(crate) fn write_state(
+    tx: &mut Tx<'_>,
+    out: &mut String,
+    room: &RoomRecord,
+    rows: &[&EventRow],
+    reader: &Reader,
+    history: &[MembershipRow],
+    options: EventOptions<'_>,
+) -> Result<(), StoreError> {
+    let mut wanted: Vec<EventNum> = rows.iter().map(|row| row.num).collect();
+    wanted.extend(rows.iter().filter_map(|row| row.redacted_by));
+    let loaded = Loaded { pdus: load_pdus(tx, room, &wanted)?, replaced: FxHashMap::default() };
+    let mut first = true;
+    for row in rows {
+        let Some(source) = loaded.source(room, row)? else { continue };
+        if !std::mem::take(&mut first) {
+            out.push(',');
+        }
+        let part = reader_part(tx, room, row, reader, history)?;
+        write_one(out, room, &source, &part, options)?;
+    }
+    Ok(())
+}
+
+fn reader_part<'a>(
+    tx: &mut Tx<'_>,
+    room: &RoomRecord,
+    row: &'a EventRow,
+    reader: &Reader,
+    history: &[MembershipRow],
+) -> Result<ReaderPart<'a>, StoreError> {
+    let membership = match row.position {
+        Some(_) => membership_at(history, row.position),
+        None => membership_in_state(tx, room, row, reader.user)?,
+    };
+    Ok(ReaderPart {
+        now_ms: reader.now_ms,
+        membership: membership.unwrap_or(Membership::Leave),
+        transaction_id: match &row.txn {
+            Some((device, txn_id)) if reader.device == Some(*device) => Some(txn_id),
+            _ => None,
+        },
+    })
 }
 
 fn write_one(

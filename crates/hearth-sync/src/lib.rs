@@ -1,13 +1,62 @@
 //! What a client sees change: /sync over streams, and the hub that wakes it.
+//!
+//! Each stream (timeline, state, receipts, account data, …) is a file that answers what there is and what changed between
+//! two positions; `v3` assembles them. `hub.rs` hears of every commit and wakes whom it concerns; `window.rs` keeps what
+//! changed lately, so that most answers take no query.
 
 mod client_event;
+mod filter;
+mod hub;
+mod lazy;
+mod streams;
 mod tokens;
+mod v3;
 mod views;
+mod window;
+
+use std::sync::Arc;
+
+use hearth_matrix::ruma::OwnedServerName;
+use hearth_room::Typing;
+use hearth_store::{Store, WallTime};
 
 pub use client_event::{EventOptions, Reader, is_visible, write_events};
+pub use filter::Filter;
 pub use tokens::{BadToken, PageToken, SyncToken};
+pub use v3::{SyncError, SyncRequest};
 pub use views::{Direction, MembershipFilter, MessagesRequest, RelationsRequest, RoomEventFilter, ViewError, Views};
 
 /// What clients see change. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Syncs;
+#[derive(Clone)]
+pub struct Syncs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    time: WallTime,
+    typing: Typing,
+    hub: Arc<hub::Hub>,
+    lazy: lazy::LazyMembers,
+}
+
+impl Syncs {
+    /// Over a store of which nobody has made use yet: from now on every change is heard of.
+    pub fn new(server_name: OwnedServerName, store: Store, time: WallTime, typing: Typing) -> Self {
+        let is_local = move |event: &hearth_store::FeedEvent| *event.pdu.sender.server_name() == *server_name;
+        let hub = Arc::new(hub::Hub::new(store.position(), is_local));
+        let listening = Arc::downgrade(&hub);
+        store.on_commit(move |announced| {
+            if let Some(hub) = listening.upgrade() {
+                hub.hear(announced);
+            }
+        });
+        let listening = Arc::downgrade(&hub);
+        typing.on_change(move |room| {
+            if let Some(hub) = listening.upgrade() {
+                hub.wake_room(room);
+            }
+        });
+        Self { inner: Arc::new(Inner { store, time, typing, hub, lazy: lazy::LazyMembers::new() }) }
+    }
+}

@@ -90,13 +90,14 @@ impl Homeserver {
             time.clone(),
         );
         let residence = Arc::new(InRooms(rooms.clone()));
+        let syncs = Syncs::new(settings.server_name.clone(), store.clone(), time.clone(), rooms.typing().clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
             rooms,
-            syncs: Syncs,
+            syncs,
             views: Views::new(store.clone(), time),
             store,
             options: Arc::new(door_options(settings)),

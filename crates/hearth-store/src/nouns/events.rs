@@ -368,6 +368,32 @@ impl Events<'_, '_> {
         Ok(place.unwrap_or(RoomPlace::START))
     }
 
+    /// The running counts at many events, main timeline.
+    pub fn unread_at(&mut self, nums: &[i64]) -> Result<Vec<(EventNum, i64)>, StoreError> {
+        self.tx.query("SELECT num, unread FROM events WHERE num IN ints($1)", &[nums.into()], |row| {
+            Ok((EventNum(row.int(0)?), row.int(1)?))
+        })
+    }
+
+    /// The running count at the newest event of a sender, looked for among the newest `limit` live events of the room at
+    /// or before a position.
+    pub fn unread_at_last_of(
+        &mut self,
+        room: RoomNum,
+        sender: UserNum,
+        upto: Position,
+        limit: i64,
+    ) -> Result<Option<i64>, StoreError> {
+        self.tx.one(
+            "SELECT unread FROM (
+                 SELECT sender, unread, position FROM events WHERE room = $1 AND position <= $2 AND standing = 0
+                 ORDER BY position DESC LIMIT $3) AS newest
+             WHERE sender = $4 ORDER BY position DESC LIMIT 1",
+            &[room.into(), upto.into(), limit.into(), sender.into()],
+            |row| row.int(0),
+        )
+    }
+
     /// Children that relate to an event in one way, oldest first.
     pub fn relations(&mut self, parent: EventNum, rel: StringNum) -> Result<Vec<EventNum>, StoreError> {
         self.tx.query(

@@ -143,6 +143,17 @@ impl Members<'_, '_> {
         self.tx.query(select_memberships!("usr = $1 AND until IS NULL"), &[user.into()], membership_row)
     }
 
+    /// All intervals of a user in all rooms, room by room, oldest first. Of the current ones with their stripped state.
+    pub fn intervals(&mut self, user: UserNum) -> Result<Vec<MembershipRow>, StoreError> {
+        self.tx.query(
+            "SELECT room, usr, since, until, membership, event, sender, forgotten,
+                    CASE WHEN until IS NULL THEN stripped END
+             FROM memberships WHERE usr = $1 ORDER BY room, since",
+            &[user.into()],
+            membership_row,
+        )
+    }
+
     /// The rooms where a user's current membership is this one.
     pub fn rooms_of_user(&mut self, user: UserNum, membership: Membership) -> Result<Vec<MembershipRow>, StoreError> {
         self.tx.query(

@@ -19,7 +19,7 @@ pub use accounts::{
 pub use events::{EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use members::{Members, Membership, MembershipRow};
 pub use receipts::{Receipt, Receipts};
-pub use rooms::{PublishedRoom, RoomNouns, RoomRecord, Tip};
+pub use rooms::{PublishedRoom, RoomHead, RoomNouns, RoomRecord, Tip};
 pub use state::{Garbage, State, StateChange, StateDifference, StateEntry, StateKey};
 
 pub(crate) use state::Node;

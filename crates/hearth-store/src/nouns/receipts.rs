@@ -1,6 +1,12 @@
 //! Receipts: who has read how far. A receipt only moves forward.
 
-use crate::{Change, EventNum, Position, Publication, RoomNum, Row, StoreError, StringNum, Tx, UserNum, Value};
+use std::sync::Arc;
+
+use hearth_matrix::ruma::OwnedEventId;
+
+use crate::{
+    Change, EventNum, FeedReceipt, Position, Publication, RoomNum, Row, StoreError, StringNum, Tx, UserNum, Value,
+};
 
 /// A receipt.
 #[derive(Clone, Debug)]
@@ -73,7 +79,15 @@ impl Receipts<'_, '_> {
         event: EventNum,
         ts: i64,
     ) -> Result<(), StoreError> {
-        let mut publication = Publication::new(Change::Receipt { room, user, private });
+        let unread = self.tx.events().unread_at(&[event.0])?.first().map_or(0, |(_, unread)| *unread);
+        let receipt = FeedReceipt {
+            user_id: self.tx.string(user)?,
+            event_id: self.tx.events().id(event)?,
+            thread: thread.into(),
+            ts,
+            unread,
+        };
+        let mut publication = Publication::new(Change::Receipt { room, user, private, receipt: Arc::new(receipt) });
         publication.exec(
             "INSERT INTO receipts (room, usr, kind, thread, event, ts, position)
              VALUES ($1, $2, $3, $4, $5, $6, position($7))
@@ -106,6 +120,40 @@ impl Receipts<'_, '_> {
              WHERE room = $1 AND position > $2 AND position <= $3 AND (kind = 0 OR usr = $4) ORDER BY position",
             &[room.into(), after.into(), upto.into(), reader.into()],
             receipt,
+        )
+    }
+
+    /// Receipts of many rooms that changed in `after < position <= upto` and that `reader` may see, with the ids of their
+    /// events, room by room.
+    pub fn changed_in(
+        &mut self,
+        rooms: &[i64],
+        after: Position,
+        upto: Position,
+        reader: UserNum,
+    ) -> Result<Vec<(Receipt, OwnedEventId)>, StoreError> {
+        self.tx.query(
+            "SELECT r.room, r.usr, r.kind, r.thread, r.event, r.ts, r.position, i.event_id
+             FROM receipts r JOIN event_ids i ON i.num = r.event
+             WHERE r.room IN ints($1) AND r.position > $2 AND r.position <= $3 AND (r.kind = 0 OR r.usr = $4)
+             ORDER BY r.room, r.position",
+            &[rooms.into(), after.into(), upto.into(), reader.into()],
+            |row| {
+                let event_id = OwnedEventId::try_from(row.utf8(7)?)
+                    .map_err(|_| StoreError::Damaged("a receipt's event has no valid id".into()))?;
+                Ok((receipt(row)?, event_id))
+            },
+        )
+    }
+
+    /// How far a user's receipts reach in many rooms (unthreaded and main timeline): the running count at the last event
+    /// he read.
+    pub fn unread_at_read(&mut self, rooms: &[i64], user: UserNum) -> Result<Vec<(RoomNum, i64)>, StoreError> {
+        self.tx.query(
+            "SELECT r.room, CAST(max(e.unread) AS BIGINT) FROM receipts r JOIN events e ON e.num = r.event
+             WHERE r.room IN ints($1) AND r.usr = $2 AND r.thread IN ($3, $4) GROUP BY r.room",
+            &[rooms.into(), user.into(), b"".as_slice().into(), b"main".as_slice().into()],
+            |row| Ok((RoomNum(row.int(0)?), row.int(1)?)),
         )
     }
 

@@ -75,6 +75,23 @@ impl Tip {
     }
 }
 
+/// What readers of many rooms need of their tips.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomHead {
+    /// The room.
+    pub room: RoomNum,
+    /// Current state.
+    pub snapshot: Option<SnapshotNum>,
+    /// Of the newest event with a position.
+    pub last_position: Position,
+    /// Joined members.
+    pub joined: i64,
+    /// Invited members.
+    pub invited: i64,
+    /// Running count of the events that the default push rules notify for.
+    pub unread: i64,
+}
+
 /// A room in the public directory.
 #[derive(Clone, Debug)]
 pub struct PublishedRoom {
@@ -199,6 +216,25 @@ impl RoomNouns<'_, '_> {
                     knocked: row.int(8)?,
                     joined_local: row.int(9)?,
                     unread: row.int(10)?,
+                })
+            },
+        )
+    }
+
+    /// The heads of many rooms, in no particular order.
+    pub fn heads(&mut self, rooms: &[i64]) -> Result<Vec<RoomHead>, StoreError> {
+        self.tx.query(
+            "SELECT room, snapshot, last_position, joined, invited, unread FROM room_tips WHERE room IN ints($1)",
+            &[rooms.into()],
+            |row| {
+                let snapshot = row.int(1)?;
+                Ok(RoomHead {
+                    room: RoomNum(row.int(0)?),
+                    snapshot: (snapshot != 0).then_some(SnapshotNum(snapshot)),
+                    last_position: Position(row.int(2)?),
+                    joined: row.int(3)?,
+                    invited: row.int(4)?,
+                    unread: row.int(5)?,
                 })
             },
         )

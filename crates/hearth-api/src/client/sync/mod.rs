@@ -1,0 +1,11 @@
+//! `/sync`, and what clients tell each other through it without events: typing and receipts.
+
+mod receipts;
+mod typing;
+mod v3;
+
+use crate::route::Route;
+
+pub(crate) fn routes() -> Vec<Route> {
+    [receipts::routes(), typing::routes(), v3::routes()].into_iter().flatten().collect()
+}

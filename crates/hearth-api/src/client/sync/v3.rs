@@ -1,0 +1,146 @@
+//! `/sync`.
+//!
+//! Spec: client-server API, "Syncing", "Filtering".
+
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use hearth_sync::{BadToken, Filter, SyncError, SyncRequest, SyncToken};
+use hearth_user::filters::{self, FilterError};
+use http::{HeaderValue, Method, header};
+use serde_json::Value;
+
+use crate::route::Route;
+use crate::{ApiError, Doors, Sender};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route::at(Method::GET, "/_matrix/client/v3/sync", sync)]
+}
+
+/// `GET /_matrix/client/v3/sync`
+async fn sync(State(doors): State<Doors>, sender: Sender, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+    let query = Query::parse(query.as_deref().unwrap_or_default())?;
+    let filter = filter(&doors, &sender, query.filter.as_deref()).await?;
+    let request = SyncRequest {
+        user: sender.user,
+        user_id: sender.user_id,
+        device: sender.device,
+        since: query.since,
+        filter,
+        full_state: query.full_state,
+        state_after: query.state_after,
+        timeout: query.timeout,
+    };
+    let Doors { syncs, shutdown, .. } = doors;
+    let json = syncs.sync(request, async move { shutdown.requested().await }).await?;
+    Ok(json_response(json))
+}
+
+/// What is JSON already.
+fn json_response(json: String) -> Response {
+    let mut response = json.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn filter(doors: &Doors, sender: &Sender, filter: Option<&str>) -> Result<Filter, ApiError> {
+    let definition = match filter {
+        None | Some("") => return Ok(Filter::none()),
+        Some(inline) if inline.starts_with('{') => filters::parse(inline),
+        Some(filter_id) => doors
+            .users
+            .filter(sender.user, filter_id)
+            .await
+            .and_then(|stored| filters::parse(&Value::Object(stored).to_string())),
+    };
+    match definition {
+        Ok(definition) => Ok(Filter::new(definition)),
+        Err(FilterError::Store(cause)) => Err(ApiError::internal(cause)),
+        Err(refusal) => Err(ApiError::invalid_param(format!("filter: {refusal}"))),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Query {
+    filter: Option<String>,
+    since: Option<SyncToken>,
+    full_state: bool,
+    state_after: Option<&'static str>,
+    timeout: Duration,
+}
+
+impl Query {
+    fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut parsed = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "filter" => parsed.filter = Some(value.into_owned()),
+                "since" if value.is_empty() => {}
+                "since" => {
+                    let since = value.parse().map_err(|error: BadToken| ApiError::invalid_param(error.to_string()))?;
+                    parsed.since = Some(since);
+                }
+                "full_state" => parsed.full_state = boolean(&name, &value)?,
+                "use_state_after" if boolean(&name, &value)? => parsed.state_after = Some("state_after"),
+                "org.matrix.msc4222.use_state_after" if boolean(&name, &value)? => {
+                    parsed.state_after = parsed.state_after.or(Some("org.matrix.msc4222.state_after"));
+                }
+                "timeout" => {
+                    let ms =
+                        value.parse().map_err(|_| ApiError::invalid_param("timeout is a number of milliseconds"))?;
+                    parsed.timeout = Duration::from_millis(ms);
+                }
+                "set_presence" if !matches!(&*value, "offline" | "online" | "unavailable") => {
+                    return Err(ApiError::invalid_param("set_presence is offline, online or unavailable"));
+                }
+                _ => {}
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn boolean(name: &str, value: &str) -> Result<bool, ApiError> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(ApiError::invalid_param(format!("{name} is true or false"))),
+    }
+}
+
+impl From<SyncError> for ApiError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Query;
+
+    #[test]
+    fn queries_are_read_as_the_specification_says() {
+        let query =
+            Query::parse("since=s1_5_6_7&timeout=30000&full_state=true&filter=%7B%7D&set_presence=offline").unwrap();
+        assert_eq!(query.since.map(|since| since.position.0), Some(5));
+        assert_eq!(query.timeout, Duration::from_secs(30));
+        assert!(query.full_state);
+        assert_eq!(query.filter.as_deref(), Some("{}"));
+        assert_eq!(query.state_after, None);
+        let query = Query::parse("org.matrix.msc4222.use_state_after=true").unwrap();
+        assert_eq!(query.state_after, Some("org.matrix.msc4222.state_after"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for query in ["since=nonsense", "timeout=soon", "timeout=-1", "full_state=1", "set_presence=asleep"] {
+            let refusal = Query::parse(query).unwrap_err();
+            assert_eq!(refusal.body().errcode.as_deref(), Some("M_INVALID_PARAM"), "{query}");
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! The hub: hears of each commit, keeps the window of recent changes, and wakes exactly those whom a change concerns.
+//!
+//! Of users who sync it knows ("follows") in which rooms they are, so that neither waking nor answering asks the store.
+//! A waiting client is a notifier here and nothing else. All is memory: losing it costs a read of the store.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hearth_matrix::ruma::OwnedRoomId;
+use hearth_room::TypingInRoom;
+use hearth_store::{Announced, Change, FeedEvent, FeedReceipt, Membership, Position, RoomNum, UserNum};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::Notify;
+
+use crate::window::{LiveEvent, Window};
+
+/// Users that are followed without waiting, at most.
+const FOLLOWED: usize = 10_000;
+/// Changes that one answer takes from the window, at most: those who are further behind get a limited timeline anyway.
+const NEWS: usize = 500;
+
+pub(crate) struct Hub {
+    board: Mutex<Board>,
+    is_local: Box<dyn Fn(&FeedEvent) -> bool + Send + Sync>,
+}
+
+struct Board {
+    window: Window,
+    followed: FxHashMap<UserNum, Followed>,
+    /// Followed users by the room they are joined to.
+    present: FxHashMap<RoomNum, FxHashSet<UserNum>>,
+    tick: u64,
+}
+
+/// A user who syncs.
+struct Followed {
+    rooms: FxHashMap<RoomNum, Stay>,
+    ignored: Arc<FxHashSet<UserNum>>,
+    /// Where following began: memberships of then and before are known.
+    known_at: Position,
+    /// Whom the user ignored at this position.
+    ignored_at: Position,
+    /// Position of the last change of account data.
+    account_data_at: Position,
+    waiting: Vec<Arc<Waiter>>,
+    used: u64,
+}
+
+/// A user in a room.
+#[derive(Clone, Debug)]
+pub(crate) struct Stay {
+    /// The room's id.
+    pub(crate) room_id: OwnedRoomId,
+    /// The room's running count up to which the user has read, if known.
+    pub(crate) read: Option<i64>,
+}
+
+/// What a read of the store found out about a user.
+pub(crate) struct Standing {
+    pub(crate) at: Position,
+    pub(crate) rooms: Vec<(RoomNum, Stay)>,
+    pub(crate) ignored: FxHashSet<UserNum>,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    notify: Notify,
+    /// Position of the first change that concerned it.
+    first: AtomicI64,
+}
+
+/// Holds a request's place among those who wait.
+pub(crate) struct Waiting<'h> {
+    hub: &'h Hub,
+    user: UserNum,
+    waiter: Arc<Waiter>,
+}
+
+/// What the window knows for a user.
+pub(crate) enum News {
+    /// It doesn't: ask the store.
+    AskStore,
+    /// Nothing happened up to a position.
+    Nothing(Position),
+    /// This happened.
+    Rooms(RoomsNews),
+}
+
+/// What happened in the rooms of a user.
+pub(crate) struct RoomsNews {
+    pub(crate) upto: Position,
+    pub(crate) rooms: Vec<(RoomNum, RoomNews)>,
+    pub(crate) ignored: Arc<FxHashSet<UserNum>>,
+}
+
+pub(crate) struct RoomNews {
+    pub(crate) stay: Stay,
+    pub(crate) events: Vec<(Position, Arc<LiveEvent>)>,
+    pub(crate) receipts: Vec<(bool, Arc<FeedReceipt>)>,
+}
+
+impl Hub {
+    /// A hub that hears of everything after a position.
+    pub(crate) fn new(position: Position, is_local: impl Fn(&FeedEvent) -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            board: Mutex::new(Board {
+                window: Window::after(position),
+                followed: FxHashMap::default(),
+                present: FxHashMap::default(),
+                tick: 0,
+            }),
+            is_local: Box::new(is_local),
+        }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was just committed. Runs on the committing thread.
+    pub(crate) fn hear(&self, announced: &[Announced]) {
+        let mut board = self.board();
+        for change in announced {
+            board.window.push(change, &self.is_local);
+            board.hear(change);
+        }
+    }
+
+    /// Something in a room that has no position changed.
+    pub(crate) fn wake_room(&self, room: RoomNum) {
+        let board = self.board();
+        for user in board.present.get(&room).into_iter().flatten() {
+            if let Some(followed) = board.followed.get(user) {
+                followed.waiting.iter().for_each(|waiter| waiter.notify.notify_one());
+            }
+        }
+    }
+
+    /// Takes over what a read of the store found out about a user.
+    pub(crate) fn follow(&self, user: UserNum, standing: Standing) {
+        self.board().follow(user, standing);
+    }
+
+    /// What happened for a user after a position, and in his rooms among those with typing notices.
+    pub(crate) fn news(&self, user: UserNum, after: Position, typing: &[TypingInRoom]) -> News {
+        self.board().news(user, after, typing)
+    }
+
+    /// Waits from now on for what concerns a user. None if something happened after `checked`, or if he is not followed.
+    pub(crate) fn wait(&self, user: UserNum, checked: Position) -> Option<Waiting<'_>> {
+        let mut board = self.board();
+        match board.news(user, checked, &[]) {
+            News::Nothing(_) => {}
+            News::AskStore | News::Rooms(_) => return None,
+        }
+        let waiter = Arc::new(Waiter { notify: Notify::new(), first: AtomicI64::new(i64::MAX) });
+        board.followed.get_mut(&user)?.waiting.push(Arc::clone(&waiter));
+        metrics::gauge!("hearth_sync_waiting").increment(1.0);
+        Some(Waiting { hub: self, user, waiter })
+    }
+}
+
+impl Waiting<'_> {
+    /// Returns when something concerned the user.
+    pub(crate) async fn notified(&self) {
+        self.waiter.notify.notified().await;
+    }
+
+    /// Ends waiting: all that concerned the user came after this position.
+    pub(crate) fn end(self) -> Position {
+        let board = self.hub.board();
+        let first = self.waiter.first.load(Ordering::Relaxed);
+        let newest = board.window.newest();
+        drop(board);
+        if first == i64::MAX { newest } else { Position(first - 1) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut board = self.hub.board();
+        if let Some(followed) = board.followed.get_mut(&self.user) {
+            followed.waiting.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+        }
+        metrics::gauge!("hearth_sync_waiting").decrement(1.0);
+    }
+}
+
+impl Board {
+    fn hear(&mut self, announced: &Announced) {
+        let position = announced.position;
+        match &announced.change {
+            Change::Event(event) => {
+                if let Some((user, _, after)) = event.membership {
+                    self.membership_changed(user, event, after, position);
+                }
+                for user in self.present.get(&event.room).into_iter().flatten() {
+                    if let Some(followed) = self.followed.get_mut(user) {
+                        if event.sender == *user
+                            && let Some(stay) = followed.rooms.get_mut(&event.room)
+                        {
+                            stay.read_upto(event.unread);
+                        }
+                        followed.wake(position);
+                    }
+                }
+            }
+            Change::Receipt { room, user, private, receipt } => {
+                if let Some(followed) = self.followed.get_mut(user) {
+                    if receipt.is_for_main_timeline()
+                        && let Some(stay) = followed.rooms.get_mut(room)
+                    {
+                        stay.read_upto(receipt.unread);
+                    }
+                    followed.wake(position);
+                }
+                if !private {
+                    for reader in self.present.get(room).into_iter().flatten() {
+                        if let Some(followed) = self.followed.get(reader) {
+                            followed.wake(position);
+                        }
+                    }
+                }
+            }
+            Change::AccountData { user, .. } => {
+                if let Some(followed) = self.followed.get_mut(user) {
+                    followed.account_data_at = position;
+                    followed.wake(position);
+                }
+            }
+            Change::Sessions { .. } | Change::Profile { .. } | Change::Membership { .. } => {}
+        }
+    }
+
+    fn membership_changed(&mut self, user: UserNum, event: &FeedEvent, after: Membership, position: Position) {
+        let Some(followed) = self.followed.get_mut(&user) else { return };
+        if position <= followed.known_at {
+            return;
+        }
+        if after == Membership::Join {
+            let fresh =
+                Stay { room_id: event.pdu.room_id.clone(), read: (event.sender == user).then_some(event.unread) };
+            followed.rooms.entry(event.room).or_insert(fresh);
+            self.present.entry(event.room).or_default().insert(user);
+        } else {
+            followed.rooms.remove(&event.room);
+            leave_room(&mut self.present, event.room, user);
+        }
+        followed.wake(position);
+    }
+
+    fn follow(&mut self, user: UserNum, standing: Standing) {
+        self.tick += 1;
+        let tick = self.tick;
+        if let Some(followed) = self.followed.get_mut(&user) {
+            followed.used = tick;
+            for (room, stay) in standing.rooms {
+                if let (Some(known), Some(read)) = (followed.rooms.get_mut(&room), stay.read) {
+                    known.read = Some(known.read.map_or(read, |known| known.max(read)));
+                }
+            }
+            if standing.at > followed.ignored_at {
+                followed.ignored = Arc::new(standing.ignored);
+                followed.ignored_at = standing.at;
+            }
+            return;
+        }
+        let since: Vec<Announced> = match self.window.since(standing.at) {
+            Some(entries) => {
+                entries.map(|entry| Announced { position: entry.position, change: entry.change.clone() }).collect()
+            }
+            // Too much happened meanwhile: next time.
+            None => return,
+        };
+        self.make_place();
+        for (room, _) in &standing.rooms {
+            self.present.entry(*room).or_default().insert(user);
+        }
+        let followed = Followed {
+            rooms: standing.rooms.into_iter().collect(),
+            ignored: Arc::new(standing.ignored),
+            known_at: standing.at,
+            ignored_at: standing.at,
+            account_data_at: Position(0),
+            waiting: Vec::new(),
+            used: tick,
+        };
+        self.followed.insert(user, followed);
+        for announced in since {
+            self.catch_up(user, &announced);
+        }
+    }
+
+    /// What `hear` does, for one user who was not followed yet.
+    fn catch_up(&mut self, user: UserNum, announced: &Announced) {
+        let Some(followed) = self.followed.get_mut(&user) else { return };
+        match &announced.change {
+            Change::Event(event) => {
+                if event.sender == user
+                    && let Some(stay) = followed.rooms.get_mut(&event.room)
+                {
+                    stay.read_upto(event.unread);
+                }
+                if let Some((target, _, after)) = event.membership
+                    && target == user
+                {
+                    self.membership_changed(user, event, after, announced.position);
+                }
+            }
+            Change::Receipt { room, user: reader, receipt, .. } if *reader == user => {
+                if receipt.is_for_main_timeline()
+                    && let Some(stay) = followed.rooms.get_mut(room)
+                {
+                    stay.read_upto(receipt.unread);
+                }
+            }
+            Change::AccountData { user: owner, .. } if *owner == user => {
+                followed.account_data_at = announced.position;
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets those who have not synced for longest.
+    fn make_place(&mut self) {
+        if self.followed.len() < FOLLOWED {
+            return;
+        }
+        let mut idle: Vec<(u64, UserNum)> = self
+            .followed
+            .iter()
+            .filter(|(_, followed)| followed.waiting.is_empty())
+            .map(|(user, followed)| (followed.used, *user))
+            .collect();
+        idle.sort_unstable();
+        for (_, user) in idle.into_iter().take(FOLLOWED / 4) {
+            if let Some(followed) = self.followed.remove(&user) {
+                for room in followed.rooms.keys() {
+                    leave_room(&mut self.present, *room, user);
+                }
+            }
+        }
+    }
+
+    fn news(&mut self, user: UserNum, after: Position, typing: &[TypingInRoom]) -> News {
+        self.tick += 1;
+        let Some(followed) = self.followed.get_mut(&user) else { return News::AskStore };
+        followed.used = self.tick;
+        if followed.account_data_at > after || followed.account_data_at > followed.ignored_at {
+            return News::AskStore;
+        }
+        let Some(entries) = self.window.since(after) else { return News::AskStore };
+        let mut rooms: Vec<(RoomNum, RoomNews)> = Vec::new();
+        let mut count = 0;
+        for entry in entries {
+            let room = match &entry.change {
+                Change::Event(event) => {
+                    if event.membership.is_some_and(|(target, _, _)| target == user) {
+                        return News::AskStore;
+                    }
+                    event.room
+                }
+                Change::Receipt { room, user: reader, private, .. } if !private || *reader == user => *room,
+                _ => continue,
+            };
+            let Some(stay) = followed.rooms.get(&room) else { continue };
+            count += 1;
+            if count > NEWS {
+                return News::AskStore;
+            }
+            let at = match rooms.iter().position(|(known, _)| *known == room) {
+                Some(at) => at,
+                None => {
+                    rooms.push((room, RoomNews::none(stay)));
+                    rooms.len() - 1
+                }
+            };
+            match (&entry.change, &entry.live) {
+                (Change::Event(_), Some(live)) => rooms[at].1.events.push((entry.position, Arc::clone(live))),
+                (Change::Receipt { private, receipt, .. }, _) => {
+                    rooms[at].1.receipts.push((*private, Arc::clone(receipt)));
+                }
+                _ => {}
+            }
+        }
+        for TypingInRoom { room, .. } in typing {
+            if let Some(stay) = followed.rooms.get(room)
+                && !rooms.iter().any(|(known, _)| known == room)
+            {
+                rooms.push((*room, RoomNews::none(stay)));
+            }
+        }
+        if rooms.is_empty() {
+            return News::Nothing(self.window.newest().max(after));
+        }
+        News::Rooms(RoomsNews { upto: self.window.newest().max(after), rooms, ignored: Arc::clone(&followed.ignored) })
+    }
+}
+
+impl Followed {
+    fn wake(&self, position: Position) {
+        for waiter in &self.waiting {
+            waiter.first.fetch_min(position.0, Ordering::Relaxed);
+            waiter.notify.notify_one();
+        }
+    }
+}
+
+impl RoomNews {
+    fn none(stay: &Stay) -> Self {
+        Self { stay: stay.clone(), events: Vec::new(), receipts: Vec::new() }
+    }
+}
+
+impl Stay {
+    fn read_upto(&mut self, unread: i64) {
+        self.read = self.read.map(|read| read.max(unread));
+    }
+}
+
+fn leave_room(present: &mut FxHashMap<RoomNum, FxHashSet<UserNum>>, room: RoomNum, user: UserNum) {
+    if let Some(users) = present.get_mut(&room) {
+        users.remove(&user);
+        if users.is_empty() {
+            present.remove(&room);
+        }
+    }
+}

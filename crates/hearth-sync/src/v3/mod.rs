@@ -1,0 +1,180 @@
+//! `/sync` version 3: one answer over all streams, now or as soon as there is something to tell.
+//!
+//! Who is close behind is served from the window of recent changes ([`from_window`]), all others from the store
+//! ([`from_store`]). A client that waits costs a place in the hub.
+//! Spec: client-server API, "Syncing".
+
+mod from_store;
+mod from_window;
+mod write;
+
+use std::time::Duration;
+
+use hearth_matrix::ruma::OwnedUserId;
+use hearth_store::{DeviceNum, Position, StoreError, UserNum};
+use tokio::time::Instant;
+
+use crate::client_event::Reader;
+use crate::filter::Filter;
+use crate::hub::{News, Standing};
+use crate::{SyncToken, Syncs};
+
+/// The longest that a client waits.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// Who syncs, from where, and what he wants to hear of.
+#[derive(Clone, Debug)]
+pub struct SyncRequest {
+    /// The user's number.
+    pub user: UserNum,
+    /// The user's id.
+    pub user_id: OwnedUserId,
+    /// The session's device.
+    pub device: Option<DeviceNum>,
+    /// Where the client stands; none if it knows nothing.
+    pub since: Option<SyncToken>,
+    /// What passes.
+    pub filter: Filter,
+    /// All state, also what the client knows.
+    pub full_state: bool,
+    /// State at the end of the timelines, under this name.
+    pub state_after: Option<&'static str>,
+    /// How long to wait for something to tell.
+    pub timeout: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An answer, and where the client stands with it.
+struct Answer {
+    json: String,
+    upto: Position,
+    /// Typing notices up to here are in it.
+    typing: i64,
+    empty: bool,
+}
+
+impl Syncs {
+    /// Answers a client: a JSON object. Returns early if `stop` does.
+    pub async fn sync(&self, request: SyncRequest, stop: impl Future<Output = ()>) -> Result<String, SyncError> {
+        // On the heap: what waits shall be small.
+        let request = Box::new(request);
+        let at_once = request.since.is_none() || request.full_state || request.timeout.is_zero();
+        let deadline = Instant::now() + request.timeout.min(LONGEST);
+        let mut stop = std::pin::pin!(stop);
+        let mut checked = request.since.map_or(Position(0), |since| since.position);
+        let mut spins = 0;
+        loop {
+            let answer = Box::pin(self.answer(&request, checked)).await?;
+            if !answer.empty || at_once {
+                return Ok(answer.json);
+            }
+            let Answer { json, upto, typing, .. } = answer;
+            let Some(waiting) = self.inner.hub.wait(request.user, upto) else {
+                // Something happened this moment, or too much for the window: look again.
+                drop(json);
+                spins += 1;
+                if spins > 3 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                if Instant::now() >= deadline {
+                    return Ok(write::nothing(self.token(upto, typing)));
+                }
+                continue;
+            };
+            drop(json);
+            spins = 0;
+            if self.inner.typing.changed_since(Some(typing)).0 == typing {
+                let over = tokio::select! {
+                    () = waiting.notified() => false,
+                    () = tokio::time::sleep_until(deadline) => true,
+                    () = &mut stop => true,
+                };
+                if over {
+                    let upto = waiting.end().max(upto);
+                    return Ok(write::nothing(self.token(upto, typing)));
+                }
+            }
+            checked = waiting.end().max(upto);
+        }
+    }
+
+    /// What there is to tell now. Nothing concerned the user in `since < position <= checked`.
+    async fn answer(&self, request: &SyncRequest, checked: Position) -> Result<Answer, SyncError> {
+        let (typing, changed) = self.typing_since(request.since);
+        if let Some(since) = request.since
+            && !request.full_state
+        {
+            match self.inner.hub.news(request.user, checked, &changed) {
+                News::Nothing(upto) => {
+                    let json = write::nothing(self.token(upto, typing));
+                    return Ok(Answer { json, upto, typing, empty: true });
+                }
+                News::AskStore => {}
+                News::Rooms(news) => {
+                    let upto = news.upto;
+                    let token = self.token(upto, typing);
+                    let from = SyncToken { position: checked, ..since };
+                    let reader = self.reader(request);
+                    let window = from_window::Window { request, reader, from, token, typing: &changed };
+                    if let Some((json, empty)) = window.answer(&self.inner.lazy, &news) {
+                        return Ok(Answer { json, upto, typing, empty });
+                    }
+                }
+            }
+        }
+        self.ask_store(request, typing, changed).await
+    }
+
+    async fn ask_store(
+        &self,
+        request: &SyncRequest,
+        typing: i64,
+        changed: Vec<hearth_room::TypingInRoom>,
+    ) -> Result<Answer, SyncError> {
+        let (syncs, wanted, reader) = (self.clone(), request.clone(), self.reader(request));
+        let read = self.inner.store.read(move |tx| {
+            let question = from_store::Question { request: &wanted, reader: &reader, typing: &changed, syncs: &syncs };
+            question.answer(tx, typing)
+        });
+        let found = read.await?;
+        self.inner.lazy.note(request.device, found.upto, &found.rooms_anew, &found.members);
+        let standing = Standing { at: found.upto, rooms: found.stays, ignored: found.ignored };
+        self.inner.hub.follow(request.user, standing);
+        Ok(Answer { json: found.json, upto: found.upto, typing, empty: found.empty })
+    }
+
+    /// Rooms with typing notices that the client has not seen.
+    fn typing_since(&self, since: Option<SyncToken>) -> (i64, Vec<hearth_room::TypingInRoom>) {
+        let typing = &self.inner.typing;
+        match since {
+            Some(since) if since.start == typing.start() => typing.changed_since(Some(since.counter)),
+            // Of another node or start: what is, and what lately ended.
+            Some(_) => typing.changed_since(None),
+            None => {
+                let (counter, mut rooms) = typing.changed_since(None);
+                rooms.retain(|room| !room.users.is_empty());
+                (counter, rooms)
+            }
+        }
+    }
+
+    fn token(&self, position: Position, counter: i64) -> SyncToken {
+        SyncToken { position, start: self.inner.typing.start(), counter }
+    }
+
+    fn reader(&self, request: &SyncRequest) -> Reader {
+        Reader {
+            user: request.user,
+            user_id: request.user_id.clone(),
+            device: request.device,
+            now_ms: self.inner.time.now_ms(),
+        }
+    }
+}

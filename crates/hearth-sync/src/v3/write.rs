@@ -1,0 +1,98 @@
+//! The pieces of an answer that both assemblers write alike.
+
+use std::fmt::{Display, Write};
+
+use hearth_matrix::canonical::write_string;
+use hearth_store::UserNum;
+use rustc_hash::FxHashSet;
+
+use crate::SyncToken;
+use crate::filter::EventMatch;
+use crate::streams::receipts::{self, Told};
+
+/// Appends what can be displayed.
+pub(super) fn push(out: &mut String, what: impl Display) {
+    // Writing to a string does not fail.
+    let _ = write!(out, "{what}");
+}
+
+/// Appends `"KEY":` after a comma, unless it comes first.
+pub(super) fn key(out: &mut String, key: &str) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+    write_string(out, key);
+    out.push(':');
+}
+
+/// How every answer begins and ends.
+pub(super) fn begin(out: &mut String, next_batch: SyncToken) {
+    out.push('{');
+    key(out, "next_batch");
+    push(out, format_args!("\"{next_batch}\""));
+}
+
+pub(super) fn end(out: &mut String) {
+    out.push_str(",\"to_device\":{\"events\":[]},\"presence\":{\"events\":[]}");
+    out.push_str(",\"device_one_time_keys_count\":{},\"device_unused_fallback_key_types\":[]}");
+}
+
+/// The answer of which only the token is new.
+pub(super) fn nothing(next_batch: SyncToken) -> String {
+    let mut out = String::with_capacity(256);
+    begin(&mut out, next_batch);
+    end(&mut out);
+    out
+}
+
+/// The ephemeral events of a room that a client wants.
+pub(super) struct Ephemeral<'a> {
+    pub(super) receipts: &'a [Told],
+    pub(super) typing: Option<&'a hearth_room::TypingInRoom>,
+}
+
+impl<'a> Ephemeral<'a> {
+    /// Only what passes.
+    pub(super) fn passing(self, filter: &EventMatch, room_id: &hearth_matrix::ruma::RoomId) -> Self {
+        let open = filter.allows_room(room_id);
+        Self {
+            receipts: if open && filter.allows_type("m.receipt") { self.receipts } else { &[] },
+            typing: self.typing.filter(|_| open && filter.allows_type("m.typing")),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.receipts.is_empty() && self.typing.is_none()
+    }
+
+    pub(super) fn write(&self, out: &mut String, ignored: &FxHashSet<UserNum>) {
+        if self.is_empty() {
+            return;
+        }
+        key(out, "ephemeral");
+        out.push_str("{\"events\":[");
+        if let Some(typing) = self.typing {
+            out.push_str("{\"content\":{\"user_ids\":[");
+            let users = typing.users.iter().filter(|(user, _)| !ignored.contains(user));
+            for (n, (_, user_id)) in users.enumerate() {
+                if n > 0 {
+                    out.push(',');
+                }
+                write_string(out, user_id.as_str());
+            }
+            out.push_str("]},\"type\":\"m.typing\"}");
+        }
+        if !self.receipts.is_empty() {
+            if self.typing.is_some() {
+                out.push(',');
+            }
+            receipts::write(out, self.receipts);
+        }
+        out.push_str("]}");
+    }
+}
+
+pub(super) fn unread(out: &mut String, count: i64) {
+    key(out, "unread_notifications");
+    push(out, format_args!("{{\"highlight_count\":0,\"notification_count\":{}}}", count.max(0)));
+}
