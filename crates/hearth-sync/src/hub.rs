@@ -147,6 +147,11 @@ impl Hub {
         self.board().news(user, after, typing)
     }
 
+    /// Requests that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.board().followed.values().map(|followed| followed.waiting.len()).sum()
+    }
+
     /// Waits from now on for what concerns a user. None if something happened after `checked`, or if he is not followed.
     pub(crate) fn wait(&self, user: UserNum, checked: Position) -> Option<Waiting<'_>> {
         let mut board = self.board();

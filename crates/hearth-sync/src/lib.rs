@@ -59,4 +59,9 @@ impl Syncs {
         });
         Self { inner: Arc::new(Inner { store, time, typing, hub, lazy: lazy::LazyMembers::new() }) }
     }
+
+    /// Requests that wait for something to tell.
+    pub fn waiting(&self) -> usize {
+        self.inner.hub.waiting()
+    }
 }

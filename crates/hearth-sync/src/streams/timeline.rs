@@ -41,12 +41,22 @@ pub(crate) fn timeline(tx: &mut Tx<'_>, query: &TimelineQuery<'_>) -> Result<Tim
     let room = query.room;
     let shut = filter.timeline.is_shut() || !filter.timeline.allows_room(&room.room_id);
     let limit = if shut { 0 } else { filter.timeline_limit };
+    let (mut rows, limited) = if shut { (Vec::new(), false) } else { newest(tx, query, limit)? };
+    rows.reverse();
+    let place = match rows.first() {
+        Some(oldest) => RoomPlace::before(oldest),
+        None => tx.events().place_at(room.num, query.upto)?,
+    };
+    Ok(Timeline { rows, limited, prev_batch: place.into() })
+}
+
+/// The newest events that pass, newest first, and whether there are more.
+fn newest(tx: &mut Tx<'_>, query: &TimelineQuery<'_>, limit: usize) -> Result<(Vec<EventRow>, bool), StoreError> {
     let mut rows: Vec<EventRow> = Vec::new();
-    let mut limited = false;
     let (mut upto, mut step) = (query.upto, i64::try_from(limit).unwrap_or(0) + 1);
     let mut scanned = 0;
-    'scan: while !shut {
-        let newest = tx.events().newest(room.num, query.after, upto, step)?;
+    loop {
+        let newest = tx.events().newest(query.room.num, query.after, upto, step)?;
         let found = i64::try_from(newest.len()).unwrap_or(i64::MAX);
         for row in newest {
             upto = Position(row.position.map_or(0, |position| position.0 - 1));
@@ -54,27 +64,16 @@ pub(crate) fn timeline(tx: &mut Tx<'_>, query: &TimelineQuery<'_>) -> Result<Tim
                 continue;
             }
             if rows.len() == limit {
-                limited = true;
-                break 'scan;
+                return Ok((rows, true));
             }
             rows.push(row);
         }
-        if found < step {
-            break;
-        }
         scanned += found;
-        if scanned >= SCAN_MOST {
-            limited = true;
-            break;
+        if found < step || scanned >= SCAN_MOST {
+            return Ok((rows, found == step));
         }
         step = SCAN_STEP;
     }
-    rows.reverse();
-    let place = match rows.first() {
-        Some(oldest) => RoomPlace::before(oldest),
-        None => tx.events().place_at(room.num, query.upto)?,
-    };
-    Ok(Timeline { rows, limited, prev_batch: place.into() })
 }
 
 fn passes(tx: &mut Tx<'_>, query: &TimelineQuery<'_>, row: &EventRow) -> Result<bool, StoreError> {
@@ -87,7 +86,7 @@ fn passes(tx: &mut Tx<'_>, query: &TimelineQuery<'_>, row: &EventRow) -> Result<
         if !filter.allows_type(&kind) {
             return Ok(false);
         }
-        if !filter.is_open_to_senders() && !filter.allows_sender(&*tx.string(row.sender)?) {
+        if !filter.is_open_to_senders() && !filter.allows_sender(&tx.string(row.sender)?) {
             return Ok(false);
         }
         // What was redacted has no url any more.

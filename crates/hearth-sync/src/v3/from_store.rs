@@ -371,7 +371,7 @@ impl Question<'_> {
         if !filter.state.is_open() {
             let mut passing = Vec::new();
             for (key, event) in &told {
-                if filter.state.allows_type(&*tx.string(key.kind)?)
+                if filter.state.allows_type(&tx.string(key.kind)?)
                     && (filter.state.is_open_to_senders() && filter.state.is_open_to_content()
                         || filter.state.allows(&*tx.events().pdu(room, *event)?))
                 {

@@ -10,5 +10,6 @@ mod rooms;
 mod sessions;
 mod stopping;
 mod strangers;
+mod sync;
 mod users;
 mod views;
