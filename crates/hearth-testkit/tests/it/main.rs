@@ -2,6 +2,7 @@
 
 mod account;
 mod account_management;
+mod chat;
 mod errors;
 mod listeners;
 mod operations;
