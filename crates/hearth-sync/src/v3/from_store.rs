@@ -241,11 +241,12 @@ impl Question<'_> {
     ) -> Result<Option<RoomPart<'a>>, StoreError> {
         let request = self.request;
         let Some((row, before)) = history.split_last() else { return Ok(None) };
-        if !matches!(row.membership, Membership::Leave | Membership::Ban) || row.forgotten {
+        if !matches!(row.membership, Membership::Leave | Membership::Ban) {
             return Ok(None);
         }
         let newly = sources.since.is_some_and(|since| row.since > since);
-        let ever = request.filter.include_leave && (sources.since.is_none() || request.full_state);
+        // A client that knew the room is told that it ended, even if another client has it forgotten.
+        let ever = !row.forgotten && request.filter.include_leave && (sources.since.is_none() || request.full_state);
         if !newly && !ever {
             return Ok(None);
         }

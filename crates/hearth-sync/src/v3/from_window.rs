@@ -16,7 +16,8 @@ use crate::window::LiveEvent;
 pub(super) struct Window<'a> {
     pub(super) request: &'a SyncRequest,
     pub(super) reader: Reader,
-    pub(super) from: SyncToken,
+    /// Where the client stands.
+    pub(super) since: Position,
     pub(super) token: SyncToken,
     pub(super) typing: &'a [hearth_room::TypingInRoom],
 }
@@ -77,7 +78,7 @@ impl Window<'_> {
             }
             if filter.lazy_members
                 && (filter.redundant_members
-                    || !lazy.has(self.request.device, event.room, self.from.position, event.sender, None))
+                    || !lazy.has(self.request.device, event.room, self.since, event.sender, None))
             {
                 return None;
             }

@@ -120,9 +120,9 @@ impl Syncs {
                 News::Rooms(news) => {
                     let upto = news.upto;
                     let token = self.token(upto, typing);
-                    let from = SyncToken { position: checked, ..since };
                     let reader = self.reader(request);
-                    let window = from_window::Window { request, reader, from, token, typing: &changed };
+                    let window =
+                        from_window::Window { request, reader, since: since.position, token, typing: &changed };
                     if let Some((json, empty)) = window.answer(&self.inner.lazy, &news) {
                         return Ok(Answer { json, upto, typing, empty });
                     }

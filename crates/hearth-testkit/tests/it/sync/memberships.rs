@@ -121,6 +121,7 @@ async fn who_leaves_sees_what_came_before() {
 
         act(&bob, &room, "forget", json!({})).await;
         assert!(part(&sync(&bob, Ask::default().filter(archive)).await, "leave", &room).is_null());
+        assert_eq!(bodies(part(&sync(&bob, Ask::since(&since)).await, "leave", &room)), ["before"]);
     })
     .await;
 }
