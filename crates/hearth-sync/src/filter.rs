@@ -2,16 +2,28 @@
 //!
 //! Spec: client-server API, "Filtering". What clients keep here is `hearth-user`'s; this says what passes.
 
+use std::sync::Arc;
+
 use hearth_matrix::Pdu;
 use hearth_matrix::ruma::api::client::filter::{
     EventFormat, Filter as PlainFilter, FilterDefinition, LazyLoadOptions, RoomEventFilter, UrlFilter,
 };
 use hearth_matrix::ruma::{OwnedRoomId, OwnedUserId, RoomId};
+use hearth_store::UserNum;
+use hearth_user::filters::{self, FilterError};
+use quick_cache::sync::Cache;
+
+use crate::Syncs;
 
 /// Events of a timeline if the client names no number.
 const TIMELINE_DEFAULT: usize = 10;
 /// Events of a timeline at most.
 const TIMELINE_MOST: usize = 100;
+
+/// Filters kept ready, of each kind.
+const KEPT: usize = 2_000;
+/// Largest inline filter that is kept ready.
+const INLINE_BYTES: usize = 1_024;
 
 /// A filter of `/sync`.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +97,51 @@ impl Filter {
     /// Whether events are written as they are.
     pub(crate) fn is_plain_format(&self) -> bool {
         self.fields.is_none() && !self.federation
+    }
+}
+
+/// Filters that clients named lately, ready for use.
+pub(crate) struct Filters {
+    none: Arc<Filter>,
+    stored: Cache<(UserNum, i64), Arc<Filter>>,
+    inline: Cache<Box<str>, Arc<Filter>>,
+}
+
+impl Filters {
+    pub(crate) fn new() -> Self {
+        Self { none: Arc::new(Filter::none()), stored: Cache::new(KEPT), inline: Cache::new(KEPT) }
+    }
+}
+
+impl Syncs {
+    /// The filter that a client names: by its id, or as JSON.
+    pub async fn filter(&self, user: UserNum, named: Option<&str>) -> Result<Arc<Filter>, FilterError> {
+        let filters = &self.inner.filters;
+        match named {
+            None | Some("") => Ok(Arc::clone(&filters.none)),
+            Some(json) if json.starts_with('{') => {
+                if let Some(known) = filters.inline.get(json) {
+                    return Ok(known);
+                }
+                let filter = Arc::new(Filter::new(filters::parse(json)?));
+                if json.len() <= INLINE_BYTES {
+                    filters.inline.insert(json.into(), Arc::clone(&filter));
+                }
+                Ok(filter)
+            }
+            Some(filter_id) => {
+                let num: i64 = filter_id.parse().map_err(|_| FilterError::NotFound)?;
+                if let Some(known) = filters.stored.get(&(user, num)) {
+                    return Ok(known);
+                }
+                let read = self.inner.store.read(move |tx| tx.filters().get(user, num));
+                let json = read.await?.ok_or(FilterError::NotFound)?;
+                let filter = Arc::new(Filter::new(filters::parse(&json)?));
+                // What has a number never changes.
+                filters.stored.insert((user, num), Arc::clone(&filter));
+                Ok(filter)
+            }
+        }
     }
 }
 

@@ -38,6 +38,7 @@ struct Inner {
     typing: Typing,
     hub: Arc<hub::Hub>,
     lazy: lazy::LazyMembers,
+    filters: filter::Filters,
 }
 
 impl Syncs {
@@ -57,7 +58,8 @@ impl Syncs {
                 hub.wake_room(room);
             }
         });
-        Self { inner: Arc::new(Inner { store, time, typing, hub, lazy: lazy::LazyMembers::new() }) }
+        let (lazy, filters) = (lazy::LazyMembers::new(), filter::Filters::new());
+        Self { inner: Arc::new(Inner { store, time, typing, hub, lazy, filters }) }
     }
 
     /// Requests that wait for something to tell.

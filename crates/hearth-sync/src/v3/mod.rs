@@ -8,6 +8,7 @@ mod from_store;
 mod from_window;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_matrix::ruma::OwnedUserId;
@@ -34,7 +35,7 @@ pub struct SyncRequest {
     /// Where the client stands; none if it knows nothing.
     pub since: Option<SyncToken>,
     /// What passes.
-    pub filter: Filter,
+    pub filter: Arc<Filter>,
     /// All state, also what the client knows.
     pub full_state: bool,
     /// State at the end of the timelines, under this name.
@@ -176,5 +177,38 @@ impl Syncs {
             device: request.device,
             now_ms: self.inner.time.now_ms(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use hearth_matrix::ruma::{owned_server_name, user_id};
+    use hearth_room::Typing;
+    use hearth_store::{DatabaseUrl, Store, StoreOptions, StringNum, WallTime};
+
+    use super::SyncRequest;
+    use crate::{Filter, Syncs};
+
+    /// Thousands of clients wait at any moment: what each of them holds has a limit.
+    #[tokio::test]
+    async fn what_waits_is_small() {
+        let store = Store::open(StoreOptions { url: DatabaseUrl::Inline, threads: 1 }).await.unwrap();
+        let syncs = Syncs::new(owned_server_name!("x"), store, WallTime::manual(0), Typing::default());
+        let request = SyncRequest {
+            user: StringNum(1),
+            user_id: user_id!("@a:x").to_owned(),
+            device: None,
+            since: None,
+            filter: Arc::new(Filter::none()),
+            full_state: false,
+            state_after: None,
+            timeout: Duration::ZERO,
+        };
+        let waiting = syncs.sync(request, std::future::pending());
+        assert!(size_of_val(&waiting) < 1024, "{}", size_of_val(&waiting));
+        assert!(waiting.await.unwrap().contains("next_batch"));
     }
 }

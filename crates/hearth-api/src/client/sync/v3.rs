@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use hearth_sync::{BadToken, Filter, SyncError, SyncRequest, SyncToken};
-use hearth_user::filters::{self, FilterError};
+use hearth_sync::{BadToken, SyncError, SyncRequest, SyncToken};
+use hearth_user::filters::FilterError;
 use http::{HeaderValue, Method, header};
-use serde_json::Value;
 
 use crate::route::Route;
 use crate::{ApiError, Doors, Sender};
@@ -21,7 +20,7 @@ pub(super) fn routes() -> Vec<Route> {
 /// `GET /_matrix/client/v3/sync`
 async fn sync(State(doors): State<Doors>, sender: Sender, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = Query::parse(query.as_deref().unwrap_or_default())?;
-    let filter = filter(&doors, &sender, query.filter.as_deref()).await?;
+    let filter = doors.syncs.filter(sender.user, query.filter.as_deref()).await.map_err(refused_filter)?;
     let request = SyncRequest {
         user: sender.user,
         user_id: sender.user_id,
@@ -42,23 +41,6 @@ fn json_response(json: String) -> Response {
     let mut response = json.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-async fn filter(doors: &Doors, sender: &Sender, filter: Option<&str>) -> Result<Filter, ApiError> {
-    let definition = match filter {
-        None | Some("") => return Ok(Filter::none()),
-        Some(inline) if inline.starts_with('{') => filters::parse(inline),
-        Some(filter_id) => doors
-            .users
-            .filter(sender.user, filter_id)
-            .await
-            .and_then(|stored| filters::parse(&Value::Object(stored).to_string())),
-    };
-    match definition {
-        Ok(definition) => Ok(Filter::new(definition)),
-        Err(FilterError::Store(cause)) => Err(ApiError::internal(cause)),
-        Err(refusal) => Err(ApiError::invalid_param(format!("filter: {refusal}"))),
-    }
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +88,14 @@ fn boolean(name: &str, value: &str) -> Result<bool, ApiError> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err(ApiError::invalid_param(format!("{name} is true or false"))),
+    }
+}
+
+/// Here a filter is a parameter.
+fn refused_filter(error: FilterError) -> ApiError {
+    match error {
+        FilterError::Store(cause) => ApiError::internal(cause),
+        refusal => ApiError::invalid_param(format!("filter: {refusal}")),
     }
 }
 
