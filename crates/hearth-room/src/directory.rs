@@ -4,10 +4,14 @@
 
 use std::sync::Arc;
 
-use hearth_matrix::ruma::{OwnedRoomId, RoomAliasId, RoomId, UserId};
-use hearth_matrix::{Pdu, PowerLevels};
+use hearth_matrix::ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId,
+};
+use hearth_matrix::{Draft, Pdu, PowerLevels};
 use hearth_store::{Membership, Noun, RoomNum, RoomRecord, SnapshotNum, StateKey, StoreError, Tx, Visibility};
 
+use crate::append::Appender;
+use crate::turn::{Step, Work};
 use crate::{RoomError, Rooms};
 
 /// Rooms looked at for one page at most, when a filter leaves most of them out.
@@ -99,6 +103,7 @@ impl Rooms {
     /// Removes an alias: its maker may, a server admin, and those who may set the room's canonical alias.
     pub async fn delete_alias(&self, user: &UserId, is_admin: bool, alias: &RoomAliasId) -> Result<(), RoomError> {
         let (user, alias) = (user.to_owned(), alias.to_owned());
+        let (unnamed_by, unnamed) = (user.clone(), alias.clone());
         let outcome = self.inner.store.write(vec![Noun::Name(alias.to_string())], move |tx| {
             let Some((room, creator)) = tx.rooms().alias(&alias)? else {
                 return Ok(Err(RoomError::NotFound("No room has this alias")));
@@ -108,9 +113,39 @@ impl Rooms {
                 return Ok(Err(RoomError::Forbidden("You don't have permission to delete the alias".into())));
             }
             tx.rooms().remove_alias(&alias)?;
-            Ok(Ok(()))
+            Ok(Ok(tx.rooms().by_num(room)?.room_id.clone()))
         });
-        outcome.await?
+        let room_id = outcome.await??;
+        self.name_no_more(unnamed_by, room_id, unnamed).await;
+        Ok(())
+    }
+
+    /// Takes a deleted alias out of the room's `m.room.canonical_alias`, if the user may: else it stays as it is.
+    async fn name_no_more(&self, user: OwnedUserId, room_id: OwnedRoomId, alias: OwnedRoomAliasId) {
+        let plan = move |appender: &mut Appender<'_, '_>| {
+            let Some((_, old)) = appender.state("m.room.canonical_alias", "")? else { return Ok(Ok(Step::Nothing)) };
+            let before: CanonicalJsonObject = serde_json::from_str(old.content.get())
+                .map_err(|error| StoreError::Damaged(format!("event {}: {error}", old.event_id)))?;
+            let mut content = before.clone();
+            if content.get("alias").and_then(CanonicalJsonValue::as_str) == Some(alias.as_str()) {
+                content.remove("alias");
+            }
+            if let Some(CanonicalJsonValue::Array(alts)) = content.get_mut("alt_aliases") {
+                alts.retain(|alt| alt.as_str() != Some(alias.as_str()));
+                if alts.is_empty() {
+                    content.remove("alt_aliases");
+                }
+            }
+            if content == before {
+                return Ok(Ok(Step::Nothing));
+            }
+            Ok(Ok(Step::Send(user.clone(), Draft::state("m.room.canonical_alias", "", content))))
+        };
+        let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
+        match self.inner.turns.submit(&room_id, work).await {
+            Ok(_) | Err(RoomError::Forbidden(_)) => {}
+            Err(error) => tracing::warn!(%room_id, %error, "a deleted alias is still named by its room"),
+        }
     }
 
     /// The aliases of ours of a room, for members and, if anybody may read it, for all.

@@ -35,6 +35,9 @@ pub enum RoomError {
     /// The alias points to a room already.
     #[error("the alias {0} is taken")]
     AliasInUse(String),
+    /// A room can only be forgotten by who is not in it.
+    #[error("{0} is still in the room")]
+    StillInRoom(String),
     /// A request that makes no sense.
     #[error("{0}")]
     InvalidParam(String),

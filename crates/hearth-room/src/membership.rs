@@ -68,6 +68,20 @@ impl Rooms {
         Ok(self.inner.turns.submit(room_id, work).await?.is_some())
     }
 
+    /// Comes in with more than the usual in the content of the member event. A reason may be in it, too.
+    pub async fn join(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        guest: bool,
+        content: CanonicalJsonObject,
+    ) -> Result<(), RoomError> {
+        let user = user.to_owned();
+        let plan = move |appender: &mut Appender<'_, '_>| join(appender, &user, guest, None, content.clone());
+        let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
+        self.inner.turns.submit(room_id, work).await.map(|_| ())
+    }
+
     /// The user wants to hear no more of a room that he is not in.
     pub async fn forget(&self, user: &UserId, room_id: &RoomId) -> Result<(), RoomError> {
         let (user_id, room_id) = (user.to_owned(), room_id.to_owned());
@@ -81,7 +95,7 @@ impl Rooms {
                     tx.members().forget(room.num, user)?;
                     Ok(Ok(()))
                 }
-                Some(_) => Ok(Err(RoomError::InvalidParam(format!("{user_id} is still in room {room_id}")))),
+                Some(_) => Ok(Err(RoomError::StillInRoom(user_id.to_string()))),
                 None => Ok(Err(RoomError::UnknownRoom)),
             }
         });

@@ -18,6 +18,7 @@ impl From<RoomError> for ApiError {
             RoomError::BadEvent(_) => Self::bad_json(message),
             RoomError::BadAlias(_) => Self::bad_request("M_BAD_ALIAS", message),
             RoomError::AliasInUse(_) => Self::new(StatusCode::CONFLICT, "M_UNKNOWN", message),
+            RoomError::StillInRoom(_) => Self::bad_request("M_UNKNOWN", message),
             RoomError::InvalidParam(_) => Self::invalid_param(message),
             RoomError::UnsupportedVersion(_) => Self::bad_request("M_UNSUPPORTED_ROOM_VERSION", message),
             RoomError::InvalidRoomState(_) => Self::bad_request("M_INVALID_ROOM_STATE", message),

@@ -5,9 +5,9 @@
 use axum::extract::State;
 use hearth_matrix::ruma::api::client::knock::knock_room;
 use hearth_matrix::ruma::api::client::membership::{
-    ban_user, forget_room, join_room_by_id, join_room_by_id_or_alias, joined_rooms, kick_user, leave_room, unban_user,
+    ban_user, forget_room, joined_rooms, kick_user, leave_room, unban_user,
 };
-use hearth_matrix::ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
+use hearth_matrix::ruma::{CanonicalJsonObject, OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
 use hearth_room::MemberAction;
 use http::Method;
 use serde::Deserialize;
@@ -20,8 +20,8 @@ use crate::{ApiError, Doors, JsonBody, Matrix, Sender};
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        route(join_by_id),
-        route(join),
+        Route::at(Method::POST, "/_matrix/client/v3/rooms/{room_id}/join", join_by_id),
+        Route::at(Method::POST, "/_matrix/client/v3/join/{room_id_or_alias}", join),
         route(knock),
         route(leave),
         route(forget),
@@ -37,25 +37,39 @@ pub(super) fn routes() -> Vec<Route> {
 async fn join_by_id(
     State(doors): State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<join_room_by_id::v3::Request>,
-) -> Result<Matrix<join_room_by_id::v3::Response>, ApiError> {
-    may_act(&sender)?;
-    let action = MemberAction::Join { guest: sender.is_guest };
-    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
-    Ok(Matrix(join_room_by_id::v3::Response::new(request.room_id)))
+    PathOf(room_id): PathOf<OwnedRoomId>,
+    body: JsonBody<CanonicalJsonObject>,
+) -> Result<JsonBody<Value>, ApiError> {
+    enter(&doors, &sender, room_id, body).await
 }
 
 /// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
 async fn join(
     State(doors): State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<join_room_by_id_or_alias::v3::Request>,
-) -> Result<Matrix<join_room_by_id_or_alias::v3::Response>, ApiError> {
-    may_act(&sender)?;
-    let room_id = room_id(&doors, request.room_id_or_alias).await?;
-    let action = MemberAction::Join { guest: sender.is_guest };
-    doors.rooms.change_membership(&sender.user_id, &room_id, action, request.reason).await?;
-    Ok(Matrix(join_room_by_id_or_alias::v3::Response::new(room_id)))
+    PathOf(id_or_alias): PathOf<OwnedRoomOrAliasId>,
+    body: JsonBody<CanonicalJsonObject>,
+) -> Result<JsonBody<Value>, ApiError> {
+    let room_id = room_id(&doors, id_or_alias).await?;
+    enter(&doors, &sender, room_id, body).await
+}
+
+/// What else the body says becomes part of the member event, as clients have come to expect.
+async fn enter(
+    doors: &Doors,
+    sender: &Sender,
+    room_id: OwnedRoomId,
+    JsonBody(mut content): JsonBody<CanonicalJsonObject>,
+) -> Result<JsonBody<Value>, ApiError> {
+    may_act(sender)?;
+    if content.get("reason").is_some_and(|reason| reason.as_str().is_none()) {
+        return Err(ApiError::bad_json("reason must be a string"));
+    }
+    for field in ["membership", "third_party_signed", "join_authorised_via_users_server"] {
+        content.remove(field);
+    }
+    doors.rooms.join(&sender.user_id, &room_id, sender.is_guest, content).await?;
+    Ok(JsonBody(json!({ "room_id": room_id })))
 }
 
 /// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`

@@ -27,8 +27,13 @@ async fn aliases_come_and_go() {
         assert_eq!(bob.get(&aliases).await.0, 403);
         assert_eq!(act(&bob, &room, "join", json!({})).await, fine());
         assert_eq!(bob.delete(&path).await.0, 403, "neither his nor in his power");
+        let canonical = format!("/_matrix/client/v3/rooms/{room}/state/m.room.canonical_alias");
+        let alias = format!("#hall:{}", server.name());
+        let named = json!({ "alias": alias, "alt_aliases": [alias], "org.example": 1 });
+        assert_eq!(alice.put(&canonical, &named).await.0, 200);
         assert_eq!(alice.delete(&path).await.0, 200);
         assert_eq!(alice.delete(&path).await.0, 404);
+        assert_eq!(alice.get(&canonical).await.1, json!({ "org.example": 1 }), "the room no longer names it");
     })
     .await;
 }
