@@ -8,6 +8,9 @@ use hearth_store::{EventRow, Membership, Noun, RoomRecord, StoreError, Tx, UserN
 
 use crate::{RoomError, Rooms};
 
+/// Relations followed from an event to its thread.
+const RELATIONS: usize = 4;
+
 /// A receipt to be given.
 #[derive(Clone, Debug)]
 pub struct NewReceipt {
@@ -90,19 +93,22 @@ fn is_ahead(row: &EventRow, before: &EventRow) -> bool {
     (row.room_order, row.num) > (before.room_order, before.num)
 }
 
+/// Whether an event belongs to a thread: it is its root, in it, or relates to such an event over a few others.
 fn is_in_thread(tx: &mut Tx<'_>, room: &RoomRecord, event_id: &EventId, thread: &str) -> Result<bool, StoreError> {
     let Ok(root) = <&EventId>::try_from(thread) else { return Ok(false) };
-    let (Some(root), Some(row)) = (tx.events().num(room, root)?, tx.events().by_id(room, event_id)?) else {
-        return Ok(false);
-    };
-    Ok(row.num == root || row.thread == Some(root) || {
-        // What relates to an event of the thread belongs to it, too; one step suffices for what clients do.
-        let pdu = tx.events().pdu(room, row.num)?;
-        match related(&pdu).map(|parent| tx.events().by_id(room, &parent)).transpose()?.flatten() {
-            Some(parent) => parent.num == root || parent.thread == Some(root),
-            None => false,
+    let Some(root) = tx.events().num(room, root)? else { return Ok(false) };
+    let mut event_id = event_id.to_owned();
+    for _ in 0..RELATIONS {
+        let Some(row) = tx.events().by_id(room, &event_id)? else { return Ok(false) };
+        if row.num == root || row.thread == Some(root) {
+            return Ok(true);
         }
-    })
+        match related(&*tx.events().pdu(room, row.num)?) {
+            Some(parent) => event_id = parent,
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 fn related(pdu: &hearth_matrix::Pdu) -> Option<OwnedEventId> {

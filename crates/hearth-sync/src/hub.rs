@@ -29,6 +29,8 @@ struct Board {
     followed: FxHashMap<UserNum, Followed>,
     /// Followed users by the room they are joined to.
     present: FxHashMap<RoomNum, FxHashSet<UserNum>>,
+    /// Who listens to a room, or to all, without being followed.
+    watching: Vec<(Option<RoomNum>, Arc<Notify>)>,
     tick: u64,
 }
 
@@ -77,6 +79,25 @@ pub(crate) struct Waiting<'h> {
     waiter: Arc<Waiter>,
 }
 
+/// Holds the place of a request that listens to a room.
+pub(crate) struct Watching<'h> {
+    hub: &'h Hub,
+    notify: Arc<Notify>,
+}
+
+impl Watching<'_> {
+    /// Returns when there was an event.
+    pub(crate) async fn notified(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.hub.board().watching.retain(|(_, notify)| !Arc::ptr_eq(notify, &self.notify));
+    }
+}
+
 /// What the window knows for a user.
 pub(crate) enum News {
     /// It doesn't: ask the store.
@@ -108,6 +129,7 @@ impl Hub {
                 window: Window::after(position),
                 followed: FxHashMap::default(),
                 present: FxHashMap::default(),
+                watching: Vec::new(),
                 tick: 0,
             }),
             is_local: Box::new(is_local),
@@ -145,6 +167,14 @@ impl Hub {
     /// What happened for a user after a position, and in his rooms among those with typing notices.
     pub(crate) fn news(&self, user: UserNum, after: Position, typing: &[TypingInRoom]) -> News {
         self.board().news(user, after, typing)
+    }
+
+    /// Listens from now on to a room; without one, to all events. For few and old clients: each event is held against
+    /// all who watch.
+    pub(crate) fn watch(&self, room: Option<RoomNum>) -> Watching<'_> {
+        let notify = Arc::new(Notify::new());
+        self.board().watching.push((room, Arc::clone(&notify)));
+        Watching { hub: self, notify }
     }
 
     /// Requests that wait.
@@ -197,6 +227,11 @@ impl Board {
         let position = announced.position;
         match &announced.change {
             Change::Event(event) => {
+                for (room, notify) in &self.watching {
+                    if room.is_none_or(|room| room == event.room) {
+                        notify.notify_one();
+                    }
+                }
                 if let Some((user, _, after)) = event.membership {
                     self.membership_changed(user, event, after, position);
                 }

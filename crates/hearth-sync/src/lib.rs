@@ -5,6 +5,7 @@
 //! changed lately, so that most answers take no query.
 
 mod client_event;
+mod events;
 mod filter;
 mod hub;
 mod lazy;
@@ -21,6 +22,7 @@ use hearth_room::Typing;
 use hearth_store::{Store, WallTime};
 
 pub use client_event::{EventOptions, Reader, is_visible, write_events};
+pub use events::EventsRequest;
 pub use filter::Filter;
 pub use tokens::{BadToken, PageToken, SyncToken};
 pub use v3::{SyncError, SyncRequest};

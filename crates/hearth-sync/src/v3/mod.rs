@@ -166,7 +166,7 @@ impl Syncs {
         }
     }
 
-    fn token(&self, position: Position, counter: i64) -> SyncToken {
+    pub(crate) fn token(&self, position: Position, counter: i64) -> SyncToken {
         SyncToken { position, start: self.inner.typing.start(), counter }
     }
 

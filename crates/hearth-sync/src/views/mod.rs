@@ -3,7 +3,7 @@
 //! A view is one read of the store, and JSON written straight into the answer. What a reader may see is decided in
 //! `access.rs` for the room as a whole and in `client_event.rs` event by event.
 
-mod access;
+pub(crate) mod access;
 mod context;
 mod event;
 mod filter;
@@ -11,7 +11,7 @@ mod members;
 mod messages;
 mod page;
 mod relations;
-mod state;
+pub(crate) mod state;
 mod timestamp;
 
 use hearth_matrix::ruma::UserId;

@@ -1,5 +1,6 @@
 //! `/sync`, and what clients tell each other through it without events: typing and receipts.
 
+mod events;
 mod receipts;
 mod typing;
 mod v3;
@@ -7,5 +8,5 @@ mod v3;
 use crate::route::Route;
 
 pub(crate) fn routes() -> Vec<Route> {
-    [receipts::routes(), typing::routes(), v3::routes()].into_iter().flatten().collect()
+    [events::routes(), receipts::routes(), typing::routes(), v3::routes()].into_iter().flatten().collect()
 }

@@ -18,7 +18,7 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// `GET /_matrix/client/v3/sync`
-async fn sync(State(doors): State<Doors>, sender: Sender, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
+async fn sync(State(doors): State<Doors>, sender: Sender, RawQuery(query): RawQuery) -> Result<Json, ApiError> {
     let query = Query::parse(query.as_deref().unwrap_or_default())?;
     let filter = doors.syncs.filter(sender.user, query.filter.as_deref()).await.map_err(refused_filter)?;
     let request = SyncRequest {
@@ -33,14 +33,16 @@ async fn sync(State(doors): State<Doors>, sender: Sender, RawQuery(query): RawQu
     };
     let Doors { syncs, shutdown, .. } = doors;
     let json = syncs.sync(request, async move { shutdown.requested().await }).await?;
-    Ok(json_response(json))
+    Ok(Json(json))
 }
 
 /// What is JSON already.
-fn json_response(json: String) -> Response {
-    let mut response = json.into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+pub(super) struct Json(pub(super) String);
+
+impl IntoResponse for Json {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0).into_response()
+    }
 }
 
 #[derive(Debug, Default)]

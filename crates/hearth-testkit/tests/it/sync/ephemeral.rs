@@ -107,6 +107,40 @@ async fn read_markers_are_account_data_and_receipts() {
 }
 
 #[tokio::test]
+async fn a_thread_is_read_by_what_relates_to_it() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        let room = public_room(&alice).await;
+        let root = send(&alice, &room, "1", "root").await;
+        let relate = async |kind: &str, rel_type: &str, parent: &str, txn_id: &str| {
+            let content =
+                json!({ "body": "x", "m.relates_to": { "rel_type": rel_type, "event_id": parent, "key": "k" } });
+            let (status, answer) = alice.put(&room_path(&room, &format!("send/{kind}/{txn_id}")), &content).await;
+            assert_eq!(status, 200, "{answer}");
+            answer["event_id"].as_str().unwrap().to_owned()
+        };
+        let reply = relate("m.room.message", "m.thread", &root, "2").await;
+        let reference = relate("m.room.message", "m.reference", &root, "3").await;
+        let reaction = relate("m.reaction", "m.annotation", &reference, "4").await;
+        let since = caught_up(&alice).await;
+        for event in [&root, &reply, &reaction] {
+            let path = format!("receipt/m.read/{}", encoded(event));
+            act(&alice, &room, &path, json!({ "thread_id": root })).await;
+        }
+        let answer = sync(&alice, Ask::since(&since)).await;
+        let receipts = ephemeral(&answer, &room, "m.receipt").unwrap();
+        assert_eq!(receipts[&reaction]["m.read"][&alice.user_id]["thread_id"], json!(root));
+        assert_eq!(receipts.as_object().unwrap().len(), 1);
+        act(&alice, &room, &format!("receipt/m.read/{}", encoded(&reaction)), json!({})).await;
+        // Of two at one event the one for everything is told.
+        let answer = sync(&alice, Ask::since(&since)).await;
+        let receipt = &ephemeral(&answer, &room, "m.receipt").unwrap()[&reaction]["m.read"][&alice.user_id];
+        assert!(receipt.get("thread_id").is_none(), "{receipt}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn receipts_that_make_no_sense_are_refused() {
     on_each_backend(async |server| {
         let (alice, eve) = (server.user("alice").await, server.user("eve").await);

@@ -4,6 +4,7 @@ mod ephemeral;
 mod filters;
 mod joined;
 mod memberships;
+mod peeking;
 mod traffic;
 mod waiting;
 

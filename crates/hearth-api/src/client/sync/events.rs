@@ -1,0 +1,59 @@
+//! `/events` and `initialSync` of a room: deprecated, and the way to peek into rooms that everybody may read.
+//!
+//! Spec: client-server API, "Syncing" (deprecated endpoints), "Room previews".
+
+use std::time::Duration;
+
+use axum::extract::State;
+use hearth_matrix::ruma::OwnedRoomId;
+use hearth_sync::{BadToken, EventsRequest};
+use http::Method;
+use serde::Deserialize;
+
+use super::v3::Json;
+use crate::extract::{PathOf, QueryOf};
+use crate::route::Route;
+use crate::{ApiError, Doors, Sender};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::at(Method::GET, "/_matrix/client/v3/events", events),
+        Route::at(Method::GET, "/_matrix/client/v3/rooms/{room_id}/initialSync", room_initial_sync),
+    ]
+}
+
+#[derive(Deserialize)]
+struct Events {
+    from: Option<String>,
+    timeout: Option<u64>,
+    room_id: Option<OwnedRoomId>,
+}
+
+/// `GET /_matrix/client/v3/events`
+async fn events(State(doors): State<Doors>, sender: Sender, QueryOf(query): QueryOf<Events>) -> Result<Json, ApiError> {
+    let from = query.from.filter(|from| !from.is_empty()).map(|from| from.parse()).transpose();
+    let request = EventsRequest {
+        reader: doors.views.reader(sender.user, &sender.user_id, sender.device),
+        room_id: query.room_id,
+        from: from.map_err(|error: BadToken| ApiError::invalid_param(error.to_string()))?,
+        timeout: Duration::from_millis(query.timeout.unwrap_or_default()),
+    };
+    let Doors { syncs, shutdown, .. } = doors;
+    Ok(Json(syncs.events(request, async move { shutdown.requested().await }).await?))
+}
+
+#[derive(Deserialize)]
+struct InitialSync {
+    limit: Option<usize>,
+}
+
+/// `GET /_matrix/client/v3/rooms/{roomId}/initialSync`
+async fn room_initial_sync(
+    State(doors): State<Doors>,
+    sender: Sender,
+    PathOf(room_id): PathOf<OwnedRoomId>,
+    QueryOf(query): QueryOf<InitialSync>,
+) -> Result<Json, ApiError> {
+    let reader = doors.views.reader(sender.user, &sender.user_id, sender.device);
+    Ok(Json(doors.syncs.room_initial_sync(reader, room_id, query.limit).await?))
+}
