@@ -1,8 +1,4 @@
 //! Typing and receipts.
-//!
-//! endpoint: PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}
-//! endpoint: POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}
-//! endpoint: POST /_matrix/client/v3/rooms/{roomId}/read_markers
 
 use hearth_testkit::{User, Value, json, on_each_backend};
 
@@ -19,6 +15,7 @@ fn ephemeral<'a>(answer: &'a Value, room: &str, kind: &str) -> Option<&'a Value>
     events.iter().find(|event| event["type"] == kind).map(|event| &event["content"])
 }
 
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}
 #[tokio::test]
 async fn typing_is_seen_by_those_in_the_room() {
     on_each_backend(async |server| {
@@ -46,6 +43,7 @@ async fn typing_is_seen_by_those_in_the_room() {
     .await;
 }
 
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}
 #[tokio::test]
 async fn receipts_move_forward_only() {
     on_each_backend(async |server| {
@@ -67,6 +65,7 @@ async fn receipts_move_forward_only() {
     .await;
 }
 
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}
 #[tokio::test]
 async fn private_receipts_are_seen_by_their_user_only() {
     on_each_backend(async |server| {
@@ -85,6 +84,7 @@ async fn private_receipts_are_seen_by_their_user_only() {
     .await;
 }
 
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/read_markers
 #[tokio::test]
 async fn read_markers_are_account_data_and_receipts() {
     on_each_backend(async |server| {
@@ -106,6 +106,7 @@ async fn read_markers_are_account_data_and_receipts() {
     .await;
 }
 
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}
 #[tokio::test]
 async fn a_thread_is_read_by_what_relates_to_it() {
     on_each_backend(async |server| {
@@ -140,6 +141,8 @@ async fn a_thread_is_read_by_what_relates_to_it() {
     .await;
 }
 
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/read_markers
 #[tokio::test]
 async fn receipts_that_make_no_sense_are_refused() {
     on_each_backend(async |server| {

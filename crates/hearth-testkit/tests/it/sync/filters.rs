@@ -1,11 +1,10 @@
 //! Filters and lazy-loaded members.
-//!
-//! endpoint: GET /_matrix/client/v3/sync
 
 use hearth_testkit::{json, on_each_backend};
 
 use super::{Ask, bodies, caught_up, create_room, events, join, keys, part, public_room, send, set_state, sync, token};
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn only_what_passes_is_told() {
     on_each_backend(async |server| {
@@ -49,6 +48,7 @@ async fn only_what_passes_is_told() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_stored_filter_is_named_by_its_id() {
     on_each_backend(async |server| {
@@ -67,6 +67,7 @@ async fn a_stored_filter_is_named_by_its_id() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn events_have_the_fields_and_the_format_asked_for() {
     on_each_backend(async |server| {
@@ -85,6 +86,7 @@ async fn events_have_the_fields_and_the_format_asked_for() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn members_are_loaded_where_they_are_needed_and_once() {
     on_each_backend(async |server| {

@@ -1,6 +1,4 @@
 //! Joined rooms: timelines, state, summaries, counts.
-//!
-//! endpoint: GET /_matrix/client/v3/sync
 
 use hearth_testkit::{json, on_each_backend};
 
@@ -9,6 +7,7 @@ use super::{
     room_path, send, set_state, sync, token,
 };
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_client_sees_what_happens_after_it_looked() {
     on_each_backend(async |server| {
@@ -45,6 +44,7 @@ async fn a_client_sees_what_happens_after_it_looked() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn push_rules_come_first() {
     on_each_backend(async |server| {
@@ -56,6 +56,7 @@ async fn push_rules_come_first() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_gap_is_told_with_the_state_that_changed_in_it() {
     on_each_backend(async |server| {
@@ -87,6 +88,7 @@ async fn a_gap_is_told_with_the_state_that_changed_in_it() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn full_state_repeats_what_is_known() {
     on_each_backend(async |server| {
@@ -105,6 +107,7 @@ async fn full_state_repeats_what_is_known() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn state_before_the_timeline_and_the_timeline_make_the_whole() {
     on_each_backend(async |server| {
@@ -125,6 +128,7 @@ async fn state_before_the_timeline_and_the_timeline_make_the_whole() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn only_the_sending_device_sees_its_transaction() {
     on_each_backend(async |server| {
@@ -144,6 +148,7 @@ async fn only_the_sending_device_sees_its_transaction() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn what_is_redacted_is_gone_in_every_answer() {
     on_each_backend(async |server| {
@@ -173,6 +178,8 @@ async fn what_is_redacted_is_gone_in_every_answer() {
     .await;
 }
 
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn counts_follow_receipts_and_own_messages() {
     on_each_backend(async |server| {
@@ -204,6 +211,7 @@ async fn counts_follow_receipts_and_own_messages() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn history_follows_the_visibility_of_its_time() {
     on_each_backend(async |server| {
@@ -227,6 +235,7 @@ async fn history_follows_the_visibility_of_its_time() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_summary_names_those_who_are_invited() {
     on_each_backend(async |server| {
@@ -242,6 +251,7 @@ async fn a_summary_names_those_who_are_invited() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn nothing_is_lost_or_doubled_over_a_restart() {
     on_each_backend(async |mut server| {
@@ -264,6 +274,7 @@ async fn nothing_is_lost_or_doubled_over_a_restart() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn strangers_and_nonsense_are_refused() {
     on_each_backend(async |server| {

@@ -1,6 +1,4 @@
 //! Rooms that one comes into and goes out of.
-//!
-//! endpoint: GET /_matrix/client/v3/sync
 
 use hearth_testkit::{json, on_each_backend};
 
@@ -9,6 +7,7 @@ use super::{
     sync, token,
 };
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn who_joins_gets_the_whole_state() {
     on_each_backend(async |server| {
@@ -36,6 +35,7 @@ async fn who_joins_gets_the_whole_state() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn an_invite_comes_with_stripped_state_and_goes_with_the_answer() {
     on_each_backend(async |server| {
@@ -63,6 +63,7 @@ async fn an_invite_comes_with_stripped_state_and_goes_with_the_answer() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn an_invite_of_an_ignored_user_is_not_told() {
     on_each_backend(async |server| {
@@ -87,6 +88,7 @@ async fn an_invite_of_an_ignored_user_is_not_told() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn who_leaves_sees_what_came_before() {
     on_each_backend(async |server| {
@@ -126,6 +128,7 @@ async fn who_leaves_sees_what_came_before() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn who_is_banned_sees_it() {
     on_each_backend(async |server| {
@@ -143,6 +146,7 @@ async fn who_is_banned_sees_it() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn who_knocks_sees_his_knock() {
     on_each_backend(async |server| {

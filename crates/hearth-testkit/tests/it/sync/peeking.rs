@@ -1,12 +1,11 @@
 //! `/events` and `initialSync`: the older way to listen, also for those who are not in the room.
-//!
-//! endpoint: GET /_matrix/client/v3/events
-//! endpoint: GET /_matrix/client/v3/rooms/{roomId}/initialSync
 
 use hearth_testkit::{json, on_each_backend};
 
 use super::{create_room, encoded, join, leave, public_room, room_path, send};
 
+// endpoint: GET /_matrix/client/v3/events
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/initialSync
 #[tokio::test]
 async fn a_room_that_all_may_read_can_be_peeked_into() {
     on_each_backend(async |server| {
@@ -39,6 +38,8 @@ async fn a_room_that_all_may_read_can_be_peeked_into() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/events
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/initialSync
 #[tokio::test]
 async fn who_may_not_read_a_room_may_not_listen_to_it() {
     on_each_backend(async |server| {
@@ -63,6 +64,7 @@ async fn who_may_not_read_a_room_may_not_listen_to_it() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/events
 #[tokio::test]
 async fn events_come_from_all_rooms_one_is_in() {
     on_each_backend(async |server| {

@@ -1,6 +1,4 @@
 //! Random traffic: a client that applies every answer has the server's view of every room.
-//!
-//! endpoint: GET /_matrix/client/v3/sync
 
 use std::collections::BTreeMap;
 
@@ -78,6 +76,7 @@ impl Client {
     }
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_client_that_applies_every_answer_has_the_servers_view() {
     on_each_backend(async |mut server| {
@@ -160,6 +159,7 @@ fn is_creator(users: &[User], user: &User, room: &str, rooms: &[String]) -> bool
     (room == rooms[0] && user.user_id == users[0].user_id) || (room == rooms[1] && user.user_id == users[1].user_id)
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn many_events_at_once_come_once_and_in_order() {
     on_each_backend(async |server| {

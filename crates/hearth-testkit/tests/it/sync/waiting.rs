@@ -1,6 +1,4 @@
 //! Long-polling: a client that waits is told at once, and only of what concerns it.
-//!
-//! endpoint: GET /_matrix/client/v3/sync
 
 use std::time::Duration;
 
@@ -31,6 +29,7 @@ async fn until_waiting(server: &TestServer, count: u64) {
     }
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn an_event_wakes_those_in_the_room() {
     on_each_backend(async |server| {
@@ -52,6 +51,7 @@ async fn an_event_wakes_those_in_the_room() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn what_a_filter_hides_does_not_end_the_wait() {
     on_each_backend(async |server| {
@@ -70,6 +70,9 @@ async fn what_a_filter_hides_does_not_end_the_wait() {
     .await;
 }
 
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn typing_receipts_and_account_data_wake() {
     on_each_backend(async |server| {
@@ -104,6 +107,7 @@ async fn typing_receipts_and_account_data_wake() {
     .await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_server_that_stops_lets_go() {
     let mut server = TestServer::start().await;
@@ -115,6 +119,7 @@ async fn a_server_that_stops_lets_go() {
     assert!(waiting.await.unwrap().get("rooms").is_none());
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_client_that_goes_is_forgotten() {
     let server = TestServer::start().await;
@@ -126,6 +131,7 @@ async fn a_client_that_goes_is_forgotten() {
     until_waiting(&server, 0).await;
 }
 
+// endpoint: GET /_matrix/client/v3/sync
 #[tokio::test]
 async fn a_wait_ends_with_an_empty_answer() {
     let server = TestServer::start().await;
