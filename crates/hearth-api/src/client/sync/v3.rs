@@ -113,7 +113,22 @@ impl From<SyncError> for ApiError {
 mod tests {
     use std::time::Duration;
 
-    use super::Query;
+    use axum::extract::{RawQuery, State};
+
+    use super::{Query, sync};
+    use crate::{Doors, Sender};
+
+    fn future_size<F, Fut>(_: F) -> usize
+    where
+        F: Fn(State<Doors>, Sender, RawQuery) -> Fut,
+    {
+        size_of::<Fut>()
+    }
+
+    #[test]
+    fn a_request_that_waits_is_small() {
+        assert!(future_size(sync) < 2 * 1024, "{}", future_size(sync));
+    }
 
     #[test]
     fn queries_are_read_as_the_specification_says() {
