@@ -29,7 +29,8 @@ pub(crate) struct Route {
 /// A handler without its type, so that the router is compiled once.
 pub(crate) type Call = Arc<dyn Fn(Request, Doors) -> Answer + Send + Sync>;
 
-type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+/// An answer to come.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// What a listener can offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +117,12 @@ impl Route {
         let call: Call = Arc::new(move |request, doors| Box::pin(handler.clone().call(request, doors)));
         let paths = std::iter::once(Cow::Borrowed(path)).chain(older_path(path).map(Cow::Owned)).collect();
         Self::new(method, paths, call)
+    }
+
+    /// A route whose handler makes its future itself: for requests that wait, and should cost little while they do.
+    pub(crate) fn waiting(method: Method, path: &'static str, handler: fn(Request, Doors) -> Answer) -> Self {
+        let paths = std::iter::once(Cow::Borrowed(path)).chain(older_path(path).map(Cow::Owned)).collect();
+        Self::new(method, paths, Arc::new(handler))
     }
 
     fn new(method: Method, mut paths: Vec<Cow<'static, str>>, call: Call) -> Self {

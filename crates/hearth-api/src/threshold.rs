@@ -94,27 +94,40 @@ impl RouteRecord {
 const LOG: &str = "http";
 
 /// Leads a request to its handler and the answer back.
-pub(crate) async fn pass(mut router: Router, mut request: Request<Body>, client: IpAddr) -> Response {
+///
+/// Not `async` itself, and what the router returns is boxed: an `async` function would hold all of it several times over for
+/// as long as a client waits.
+pub(crate) fn pass(
+    mut router: Router,
+    mut request: Request<Body>,
+    client: IpAddr,
+) -> impl Future<Output = Response> + Send + use<> {
     let with_cors = cors::applies_to(request.uri().path());
     let record = Arc::new(Record::new(client));
     let line = Line::begin(&request, Arc::clone(&record));
-    let mut response = if with_cors && request.method() == Method::OPTIONS {
-        StatusCode::NO_CONTENT.into_response()
+    let answer = if with_cors && request.method() == Method::OPTIONS {
+        None
     } else {
         request.extensions_mut().insert(record);
-        match AssertUnwindSafe(router.call(request)).catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
-            Err(panic) => {
-                ApiError::internal(format_args!("the handler panicked: {}", panic_message(&*panic))).into_response()
-            }
-        }
+        Some(Box::pin(AssertUnwindSafe(router.call(request)).catch_unwind()))
     };
-    if with_cors {
-        cors::add_headers(response.headers_mut());
+    async move {
+        let mut response = match answer {
+            None => StatusCode::NO_CONTENT.into_response(),
+            Some(answer) => match answer.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(panic) => {
+                    ApiError::internal(format_args!("the handler panicked: {}", panic_message(&*panic))).into_response()
+                }
+            },
+        };
+        if with_cors {
+            cors::add_headers(response.headers_mut());
+        }
+        line.end(&response);
+        response
     }
-    line.end(&response);
-    response
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

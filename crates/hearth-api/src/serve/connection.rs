@@ -3,13 +3,15 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -17,6 +19,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::{DRAIN_TIME, TrustedProxies};
@@ -45,19 +48,23 @@ const HEADERS: usize = 100;
 const HTTP2_STREAMS: u32 = 200;
 
 /// HTTP/1 on a stream.
-pub(super) async fn serve_http1<S>(stream: S, peer: Option<IpAddr>, door: Arc<Door>, alive: mpsc::Sender<Infallible>)
+pub(super) fn serve_http1<S>(
+    stream: S,
+    peer: Option<IpAddr>,
+    door: Arc<Door>,
+    alive: mpsc::Sender<Infallible>,
+) -> impl Future<Output = ()> + Send
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let shutdown = door.shutdown.clone();
+    let stopping = Box::pin(stopping(door.shutdown.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_SIZE_BYTES)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), Knock { peer, door });
-    until_drained(connection, &shutdown, |connection| connection.graceful_shutdown()).await;
-    drop(alive);
+    UntilDrained { connection, stopping, cut_off: None, _alive: alive }
 }
 
 /// TLS on a stream, then the HTTP that both agreed on.
@@ -81,44 +88,98 @@ pub(super) async fn serve_tls<S>(
     }
 }
 
-async fn serve_http2<S>(stream: S, peer: Option<IpAddr>, door: Arc<Door>, alive: mpsc::Sender<Infallible>)
+fn serve_http2<S>(
+    stream: S,
+    peer: Option<IpAddr>,
+    door: Arc<Door>,
+    alive: mpsc::Sender<Infallible>,
+) -> impl Future<Output = ()> + Send
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let shutdown = door.shutdown.clone();
+    let stopping = Box::pin(stopping(door.shutdown.clone()));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(HEAD_SIZE_BYTES as u32)
         .max_concurrent_streams(HTTP2_STREAMS)
         .keep_alive_interval(HEAD_TIME)
         .serve_connection(TokioIo::new(stream), Knock { peer, door });
-    until_drained(connection, &shutdown, |connection| connection.graceful_shutdown()).await;
-    drop(alive);
+    UntilDrained { connection: Box::pin(connection), stopping, cut_off: None, _alive: alive }
 }
 
-/// Serves until the connection ends; after the shutdown signal it takes no new requests and has [`DRAIN_TIME`] left.
-async fn until_drained<C, E>(connection: C, shutdown: &Shutdown, graceful_shutdown: impl Fn(Pin<&mut C>))
+async fn stopping(shutdown: Shutdown) {
+    shutdown.requested().await;
+}
+
+/// A connection, until it ends; after the shutdown signal it takes no new requests and has [`DRAIN_TIME`] left.
+///
+/// By hand rather than `async`: a connection at rest is this and hyper's buffer, and an `async` function would hold its
+/// arguments twice.
+struct UntilDrained<C> {
+    connection: C,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+    cut_off: Option<Pin<Box<Sleep>>>,
+    _alive: mpsc::Sender<Infallible>,
+}
+
+impl<C> Future for UntilDrained<C>
 where
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
+    C: Drain + Unpin,
 {
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = shutdown.requested() => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            graceful_shutdown(connection.as_mut());
-            match tokio::time::timeout(DRAIN_TIME, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.cut_off.is_none() && this.stopping.as_mut().poll(context).is_ready() {
+            this.connection.drain();
+            this.cut_off = Some(Box::pin(tokio::time::sleep(DRAIN_TIME)));
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
+        match this.connection.poll_to_end(context) {
+            Poll::Ready(Ok(())) => return Poll::Ready(()),
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "a connection broke");
+                return Poll::Ready(());
+            }
+            Poll::Pending => {}
+        }
+        match &mut this.cut_off {
+            Some(cut_off) => cut_off.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// hyper's connections, of either version.
+trait Drain {
+    /// Takes no new requests.
+    fn drain(&mut self);
+
+    fn poll_to_end(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+}
+
+impl<S> Drain for http1::Connection<TokioIo<S>, Knock>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    fn drain(&mut self) {
+        Pin::new(self).graceful_shutdown();
+    }
+
+    fn poll_to_end(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Pin::new(self).poll(context)
+    }
+}
+
+impl<S> Drain for Pin<Box<http2::Connection<TokioIo<S>, Knock, TokioExecutor>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    fn drain(&mut self) {
+        self.as_mut().graceful_shutdown();
+    }
+
+    fn poll_to_end(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.as_mut().poll(context)
     }
 }
 
@@ -136,6 +197,6 @@ impl Service<Request<Incoming>> for Knock {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let client = self.door.trusted_proxies.client(self.peer, request.headers());
         let router = self.door.router.clone();
-        Box::pin(async move { Ok(threshold::pass(router, request.map(Body::new), client).await) })
+        Box::pin(threshold::pass(router, request.map(Body::new), client).map(Ok))
     }
 }

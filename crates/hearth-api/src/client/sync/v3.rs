@@ -4,24 +4,43 @@
 
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use hearth_sync::{BadToken, SyncError, SyncRequest, SyncToken};
 use hearth_user::filters::FilterError;
 use http::{HeaderValue, Method, header};
 
-use crate::route::Route;
+use crate::route::{Answer, Route};
 use crate::{ApiError, Doors, Sender};
 
 pub(super) fn routes() -> Vec<Route> {
-    vec![Route::at(Method::GET, "/_matrix/client/v3/sync", sync)]
+    vec![Route::waiting(Method::GET, "/_matrix/client/v3/sync", sync)]
 }
 
 /// `GET /_matrix/client/v3/sync`
-async fn sync(State(doors): State<Doors>, sender: Sender, RawQuery(query): RawQuery) -> Result<Json, ApiError> {
-    let query = Query::parse(query.as_deref().unwrap_or_default())?;
+///
+/// What is needed only before the waiting has a box of its own, which is gone when the waiting begins.
+fn sync(request: Request, doors: Doors) -> Answer {
+    let (syncs, shutdown) = (doors.syncs.clone(), doors.shutdown.clone());
+    let prepared = Box::pin(prepare(request, doors));
+    Box::pin(async move {
+        let request = match prepared.await {
+            Ok(request) => request,
+            Err(refusal) => return refusal.into_response(),
+        };
+        match syncs.sync(request, async move { shutdown.requested().await }).await {
+            Ok(json) => Json(json).into_response(),
+            Err(error) => ApiError::from(error).into_response(),
+        }
+    })
+}
+
+async fn prepare(request: Request, doors: Doors) -> Result<SyncRequest, ApiError> {
+    let (mut parts, _) = request.into_parts();
+    let sender = Sender::from_request_parts(&mut parts, &doors).await?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let filter = doors.syncs.filter(sender.user, query.filter.as_deref()).await.map_err(refused_filter)?;
-    let request = SyncRequest {
+    Ok(SyncRequest {
         user: sender.user,
         user_id: sender.user_id,
         device: sender.device,
@@ -30,10 +49,7 @@ async fn sync(State(doors): State<Doors>, sender: Sender, RawQuery(query): RawQu
         full_state: query.full_state,
         state_after: query.state_after,
         timeout: query.timeout,
-    };
-    let Doors { syncs, shutdown, .. } = doors;
-    let json = syncs.sync(request, async move { shutdown.requested().await }).await?;
-    Ok(Json(json))
+    })
 }
 
 /// What is JSON already.
