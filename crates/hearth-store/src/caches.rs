@@ -67,6 +67,17 @@ impl Caches {
         self.texts.get(&num)
     }
 
+    /// Name and number of entries of each cache.
+    pub(crate) fn entries(&self) -> [(&'static str, usize); 5] {
+        [
+            ("strings", self.texts.len()),
+            ("rooms", self.rooms.len()),
+            ("snapshots", self.roots.len()),
+            ("trie_nodes", self.nodes.len()),
+            ("events", self.pdus.len()),
+        ]
+    }
+
     /// Takes over what a committed transaction learned.
     pub(crate) fn learn(&self, learned: Learned) {
         for (num, text) in learned.texts {

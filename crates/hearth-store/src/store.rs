@@ -159,6 +159,13 @@ impl Store {
         self.inner.shared.feed.position()
     }
 
+    /// Puts the sizes of the caches into the metrics: `hearth_store_cache_entries`.
+    pub fn record_caches(&self) {
+        for (cache, entries) in self.inner.shared.caches.entries() {
+            metrics::gauge!("hearth_store_cache_entries", "cache" => cache).set(entries as f64);
+        }
+    }
+
     /// The number of a room, if it is in memory.
     pub fn known_room(&self, room_id: &hearth_matrix::ruma::RoomId) -> Option<RoomNum> {
         self.inner.shared.caches.room_by_id(room_id.as_str()).map(|room| room.num)

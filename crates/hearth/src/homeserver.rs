@@ -93,6 +93,7 @@ impl Homeserver {
         let syncs = Syncs::new(settings.server_name.clone(), store.clone(), time.clone(), rooms.typing().clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
+        let measured = store.clone();
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
@@ -102,7 +103,10 @@ impl Homeserver {
             store,
             options: Arc::new(door_options(settings)),
             shutdown,
-            metrics: Arc::new(move || metrics.page()),
+            metrics: Arc::new(move || {
+                measured.record_caches();
+                metrics.page()
+            }),
         };
         Ok(Self { doors, trigger, data_dir, first_start })
     }

@@ -118,7 +118,7 @@ impl Writer {
             .zip(changes)
             .map(|(position, change)| Announced { position: Position(position), change })
             .collect();
-        self.shared.meters.published.increment(announced.len() as u64);
+        self.shared.meters.committed(&announced);
         self.shared.feed.announce(&announced);
     }
 

@@ -46,7 +46,7 @@ impl Writer {
         self.position = Position(self.position.0 + announced.len() as i64);
         self.shared.caches.learn(learned);
         self.shared.meters.commits.increment(1);
-        self.shared.meters.published.increment(announced.len() as u64);
+        self.shared.meters.committed(&announced);
         self.shared.feed.announce(&announced);
         Ok(())
     }

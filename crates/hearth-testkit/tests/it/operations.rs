@@ -1,7 +1,7 @@
 //! Health and metrics, as the tools of operators ask for them.
 
 use hearth_api::Resource;
-use hearth_testkit::{TestServer, on_each_backend};
+use hearth_testkit::{TestServer, json, on_each_backend};
 
 #[tokio::test]
 async fn a_server_that_works_says_so() {
@@ -26,6 +26,36 @@ async fn requests_are_counted_by_route_and_status() {
     assert!(text.contains("hearth_http_request_duration_seconds_bucket{"), "{text}");
     assert!(text.contains("process_resident_memory_bytes"), "{text}");
     assert!(!text.contains("secret_token"));
+}
+
+#[tokio::test]
+async fn the_store_the_caches_and_those_who_wait_are_measured() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    assert_eq!(alice.post("/_matrix/client/v3/createRoom", &json!({})).await.0, 200);
+    let (_, synced) = alice.get("/_matrix/client/v3/sync").await;
+    let since = synced["next_batch"].as_str().expect("a token").to_owned();
+    let poll = alice.clone();
+    let path = format!("/_matrix/client/v3/sync?timeout=30000&since={since}");
+    let waits = tokio::spawn(async move { poll.get(&path).await });
+    let text = loop {
+        let text = server.request("GET", "/metrics").send().await.text();
+        // Metrics are the process's: other tests count along.
+        if text.lines().any(|line| line.starts_with("hearth_sync_waiting ") && !line.ends_with(" 0")) {
+            break text;
+        }
+        tokio::task::yield_now().await;
+    };
+    for name in [
+        "hearth_events_appended_total ",
+        "hearth_store_cache_entries{cache=\"events\"}",
+        "hearth_store_statements_total{",
+        "hearth_store_waiting{",
+        "hearth_store_commits_total{",
+    ] {
+        assert!(text.contains(name), "{name} is not among {text}");
+    }
+    waits.abort();
 }
 
 #[tokio::test]
