@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 /// A call of the program: no environment of ours, `directory` as its working directory.
 pub fn hearth(directory: &Path, arguments: &[&str]) -> Command {
@@ -32,9 +34,9 @@ pub fn failure(output: &Output) -> String {
 /// A server in a process of its own. Killed if the test ends without stopping it.
 pub struct Server {
     child: Child,
-    log: BufReader<ChildStderr>,
+    /// Reads the log all the time, as whoever runs a server does; its result is all that was logged.
+    log: Option<JoinHandle<String>>,
     pub address: SocketAddr,
-    pub logged: String,
 }
 
 impl Server {
@@ -48,21 +50,19 @@ impl Server {
     pub fn spawn(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program runs");
-        let log = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut server = Self { child, log, address: ([0, 0, 0, 0], 0).into(), logged: String::new() };
-        loop {
-            let mut line = String::new();
-            let length = server.log.read_line(&mut line).expect("the log can be read");
-            assert_ne!(length, 0, "the server ended before it was ready: {}", server.logged);
-            if let Some((_, bind)) = line.split_once("listening bind=") {
-                server.address = bind.trim().parse().expect("an address");
-            }
-            let is_ready = line.contains(" ready ");
-            server.logged.push_str(&line);
-            if is_ready {
-                return server;
-            }
+        let log = child.stderr.take().expect("a pipe");
+        let (ready, is_ready) = mpsc::channel();
+        let log = Some(std::thread::spawn(move || read_log(log, &ready)));
+        let mut server = Self { child, log, address: ([0, 0, 0, 0], 0).into() };
+        match is_ready.recv() {
+            Ok(address) => server.address = address,
+            Err(_) => panic!("the server ended before it was ready: {}", server.logged()),
         }
+        server
+    }
+
+    fn logged(&mut self) -> String {
+        self.log.take().expect("the log is read once").join().expect("the log can be read")
     }
 
     /// The status and the body of a `GET`.
@@ -88,8 +88,7 @@ impl Server {
 
     /// Waits for the end: the status, all that was logged, all that was printed.
     pub fn end(mut self) -> (ExitStatus, String, String) {
-        let mut logged = std::mem::take(&mut self.logged);
-        self.log.read_to_string(&mut logged).expect("the log can be read");
+        let logged = self.logged();
         let mut printed = String::new();
         self.child.stdout.take().expect("a pipe").read_to_string(&mut printed).expect("the output can be read");
         (self.child.wait().expect("it ends"), logged, printed)
@@ -102,6 +101,23 @@ impl Server {
         assert!(status.success(), "{status}: {logged}");
         logged
     }
+}
+
+/// Reads a log to its end, and says where the server listens once it is ready.
+fn read_log(log: ChildStderr, ready: &mpsc::Sender<SocketAddr>) -> String {
+    let (mut logged, mut address) = (String::new(), None);
+    for line in BufReader::new(log).lines() {
+        let line = line.expect("the log can be read");
+        if let Some((_, bind)) = line.split_once("listening bind=") {
+            address = bind.trim().parse().ok();
+        }
+        if line.contains(" ready ") {
+            ready.send(address.expect("an address")).expect("the test waits");
+        }
+        logged.push_str(&line);
+        logged.push('\n');
+    }
+    logged
 }
 
 impl Drop for Server {
