@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod data_dir;
 mod homeserver;
+mod log_writer;
 mod residence;
 pub mod settings;
 pub mod telemetry;

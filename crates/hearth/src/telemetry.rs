@@ -7,12 +7,16 @@ use std::time::Duration;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
+pub use crate::log_writer::LogGuard;
+use crate::log_writer::LogWriter;
 use crate::settings::{LogFormat, Logging};
 
-/// Starts logging, for the whole process. A second call changes nothing.
-pub fn start_logging(logging: &Logging) {
+/// Starts logging, for the whole process, until the guard is dropped. A second call changes nothing.
+pub fn start_logging(logging: &Logging) -> std::io::Result<LogGuard> {
+    let writer = LogWriter::start(std::io::stderr())?;
+    let guard = writer.guard();
     let filter = EnvFilter::new(logging.level.as_str());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // An error means that logging has been started.
     let _ = match logging.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
@@ -23,6 +27,7 @@ pub fn start_logging(logging: &Logging) {
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "panic: {message}");
     }));
+    Ok(guard)
 }
 
 /// Bounds of the latency histograms, in seconds.

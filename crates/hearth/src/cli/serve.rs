@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &ServeArguments) -> Result<(), Failure> {
         sources.command_line.push(("--bind", "listeners", Value::Array(vec![Value::Table(listener)])));
     }
     let settings = sources.load().map_err(|problems| Failure(problems.to_string()))?;
-    telemetry::start_logging(&settings.logging);
+    let _log = telemetry::start_logging(&settings.logging)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(&settings, arguments));

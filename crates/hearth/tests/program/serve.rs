@@ -1,6 +1,9 @@
 //! `hearth serve`.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::process::{Server, failure, hearth, run, stdout};
@@ -104,6 +107,31 @@ fn a_port_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let reason = failure(&run(home.path(), &["serve", "--bind", &address]));
     assert!(reason.contains(&format!("can't listen on {address}")), "{reason}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_stop_the_server() {
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("hearth.sock");
+    let bind = format!("unix:{}", socket.display());
+    let mut command = hearth(home.path(), &["serve", "--bind", &bind]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = Vec::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_until(b'\n', &mut first).unwrap();
+    let mut stream = (0..).find_map(|_| UnixStream::connect(&socket).ok()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    // Far more lines than a pipe holds.
+    for _ in 0..2000 {
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"OK\n") {
+            let mut some = [0; 1024];
+            let length = stream.read(&mut some).expect("the server answers");
+            answer.extend_from_slice(&some[..length]);
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
