@@ -133,7 +133,6 @@ impl Route {
     }
 
     /// Adds a path: an alias that ruma does not know.
-    #[allow(dead_code, reason = "state events with an empty key need it")]
     pub(crate) fn and_at(mut self, path: &'static str) -> Self {
         self.paths.push(Cow::Borrowed(path));
         self.paths.extend(older_path(path).map(Cow::Owned));
