@@ -148,7 +148,6 @@ impl Route {
     }
 
     /// Allows larger bodies, or only smaller ones.
-    #[allow(dead_code, reason = "media and key backup will need it")]
     pub(crate) fn body_size_bytes(mut self, limit: usize) -> Self {
         self.body_size_bytes = limit;
         self
