@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    knocks::Knocks,
+    knocks::{Knocks, Test},
     spec::{Call, Endpoint},
 };
 
@@ -17,8 +17,13 @@ Every endpoint that version 1.19 of the Matrix specification asks a homeserver t
 This page is generated from `docs/endpoints.csv`, the route table of the program and the tests: see `xtask/`.
 
 *Served* means that the path leads to a handler. That the handler does what the specification says is the claim of the
-tests in the last column. *Old* marks what the specification calls deprecated.
+tests in the last column: the file, and the names of the tests in it. Nothing is served without a test. Besides, every
+route is knocked on by strangers, by those who are not in the room and by those who do not know how to ask; what they must
+hear stands in [doors/table]. *Old* marks what the specification calls deprecated.
 ";
+
+/// The table of who is refused what, for the opening.
+const TABLE: (&str, &str) = ("doors/table", "crates/hearth-testkit/tests/it/doors/table.rs");
 
 /// What the program serves, with the path as the program spells it.
 pub type Routes = BTreeMap<Call, String>;
@@ -34,6 +39,14 @@ pub fn page(endpoints: &[Endpoint], routes: &Routes, knocks: &Knocks) -> Result<
     if let Some((call, tests)) = knocks.iter().find(|(call, _)| !routes.contains_key(call)) {
         return Err(format!("{call} is not served, but these tests say they knock on it: {}", list(tests)));
     }
+    let untested: Vec<String> =
+        routes.keys().filter(|call| !knocks.contains_key(call)).map(|call| format!("\n    {call}")).collect();
+    if !untested.is_empty() {
+        return Err(format!(
+            "No test says that it knocks on these; write `// endpoint: METHOD /path` above one:{}",
+            untested.concat()
+        ));
+    }
     let facts = Facts { endpoints, routes, knocks };
     let mut page = OPENING.to_owned();
     facts.summary(&mut page);
@@ -41,6 +54,7 @@ pub fn page(endpoints: &[Endpoint], routes: &Routes, knocks: &Knocks) -> Result<
         facts.chapter(&mut page, api);
     }
     facts.beyond(&mut page);
+    facts.links(&mut page);
     Ok(page)
 }
 
@@ -70,11 +84,7 @@ impl Facts<'_> {
     fn row(&self, page: &mut String, endpoint: &Endpoint) {
         let call = endpoint.call();
         let status = if self.routes.contains_key(&call) { "served" } else { "**missing**" };
-        let tests = match self.knocks.get(&call) {
-            Some(tests) => list(tests),
-            None if self.routes.contains_key(&call) => "no test names it".to_owned(),
-            None => String::new(),
-        };
+        let tests = self.knocks.get(&call).map(list).unwrap_or_default();
         let old = if endpoint.deprecated { ", old" } else { "" };
         let Endpoint { method, path, since, .. } = endpoint;
         let _ = writeln!(page, "| `{method} {path}` | {since} | {status}{old} | {tests} |");
@@ -89,6 +99,16 @@ impl Facts<'_> {
         for (call, path) in self.routes.iter().filter(|(call, _)| !known.contains(call)) {
             let tests = self.knocks.get(call).map(list).unwrap_or_default();
             let _ = writeln!(page, "| `{} {path}` | {tests} |", call.method);
+        }
+    }
+
+    /// Where the files are that the tables name, seen from the page.
+    fn links(&self, page: &mut String) {
+        let files = self.knocks.values().flatten().map(|test| (test.module(), test.file.as_str()));
+        let files: BTreeSet<(&str, &str)> = files.chain([TABLE]).collect();
+        page.push('\n');
+        for (module, file) in files {
+            let _ = writeln!(page, "[{module}]: ../../{file}");
         }
     }
 
@@ -116,13 +136,24 @@ fn heading(module: &str) -> String {
     words[..1].to_uppercase() + &words[1..]
 }
 
-fn list(tests: &BTreeSet<String>) -> String {
-    tests.iter().map(|test| format!("`{test}`")).collect::<Vec<_>>().join(", ")
+/// File by file.
+fn list(tests: &BTreeSet<Test>) -> String {
+    let mut by_file: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for test in tests {
+        by_file.entry(test.module()).or_default().push(format!("`{}`", test.name));
+    }
+    let files = by_file.iter().map(|(module, names)| format!("[{module}]: {}", names.join(", ")));
+    files.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn tests(names: &[&str]) -> BTreeSet<Test> {
+        let file = "crates/hearth-testkit/tests/it/media.rs";
+        names.iter().map(|name| Test { file: file.to_owned(), name: (*name).to_owned() }).collect()
+    }
 
     fn endpoint(method: &str, path: &str) -> Endpoint {
         Endpoint {
@@ -137,16 +168,17 @@ mod tests {
 
     #[test]
     fn a_row_says_served_missing_and_tested() {
-        let endpoints = [endpoint("GET", "/a/{x}"), endpoint("GET", "/b"), endpoint("GET", "/c")];
-        let routes = ["/a/{y}", "/b", "/d/{z}"].map(|path| (Call::new("GET", path), path.to_owned())).into();
-        let knocks = Knocks::from([(Call::new("GET", "/a/{}"), BTreeSet::from(["media::a".to_owned()]))]);
+        let endpoints = [endpoint("GET", "/a/{x}"), endpoint("GET", "/c")];
+        let routes = ["/a/{y}", "/d/{z}"].map(|path| (Call::new("GET", path), path.to_owned())).into();
+        let knocks =
+            Knocks::from([(Call::new("GET", "/a/{}"), tests(&["a", "b"])), (Call::new("GET", "/d/{}"), tests(&["d"]))]);
         let page = page(&endpoints, &routes, &knocks).unwrap();
         for line in [
-            "| Client-server API | 3 | 2 | 1 |",
-            "| `GET /a/{x}` |  | served | `media::a` |",
-            "| `GET /b` |  | served | no test names it |",
+            "| Client-server API | 2 | 1 | 1 |",
+            "| `GET /a/{x}` |  | served | [media]: `a`, `b` |",
             "| `GET /c` |  | **missing** |  |",
-            "| `GET /d/{z}` |  |",
+            "| `GET /d/{z}` | [media]: `d` |",
+            "[media]: ../../crates/hearth-testkit/tests/it/media.rs",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
@@ -154,7 +186,13 @@ mod tests {
 
     #[test]
     fn a_test_cannot_knock_where_no_door_is() {
-        let knocks = Knocks::from([(Call::new("GET", "/typo"), BTreeSet::from(["media::a".to_owned()]))]);
+        let knocks = Knocks::from([(Call::new("GET", "/typo"), tests(&["a"]))]);
         assert!(page(&[], &Routes::new(), &knocks).is_err());
+    }
+
+    #[test]
+    fn what_is_served_has_a_test() {
+        let routes = Routes::from([(Call::new("GET", "/a"), "/a".to_owned())]);
+        assert!(page(&[], &routes, &Knocks::new()).is_err_and(|reason| reason.contains("GET /a")));
     }
 }

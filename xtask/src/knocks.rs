@@ -11,42 +11,66 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     path::Path,
 };
 
 use crate::spec::Call;
 
-/// The names of the tests by what they knock on.
-pub type Knocks = BTreeMap<Call, BTreeSet<String>>;
+/// The tests by what they knock on.
+pub type Knocks = BTreeMap<Call, BTreeSet<Test>>;
 
-pub fn read(crates: &Path) -> Result<Knocks, String> {
+/// A test: the file it stands in, from the top of the repository, and its name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Test {
+    pub file: String,
+    pub name: String,
+}
+
+impl Test {
+    /// The file without what all files have in common.
+    pub fn module(&self) -> &str {
+        let module = self.file.strip_suffix(".rs").unwrap_or(&self.file);
+        ["/tests/it/", "/tests/"]
+            .iter()
+            .find_map(|folder| module.split_once(folder))
+            .map_or(module.trim_start_matches("crates/"), |(_, module)| module)
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.module(), self.name)
+    }
+}
+
+pub fn read(top: &Path) -> Result<Knocks, String> {
     let mut knocks = Knocks::new();
-    for folder in entries(crates)? {
+    for folder in entries(&top.join("crates"))? {
         for part in ["src", "tests"] {
-            read_folder(&folder.join(part), &mut knocks)?;
+            read_folder(top, &folder.join(part), &mut knocks)?;
         }
     }
     Ok(knocks)
 }
 
-fn read_folder(folder: &Path, knocks: &mut Knocks) -> Result<(), String> {
+fn read_folder(top: &Path, folder: &Path, knocks: &mut Knocks) -> Result<(), String> {
     if !folder.is_dir() {
         return Ok(());
     }
     for entry in entries(folder)? {
         if entry.is_dir() {
-            read_folder(&entry, knocks)?;
+            read_folder(top, &entry, knocks)?;
         } else if entry.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&entry).map_err(|error| format!("{}: {error}", entry.display()))?;
-            let stem = entry.file_stem().unwrap_or_default().to_string_lossy();
-            read_text(&text, &stem, knocks).map_err(|error| format!("{}: {error}", entry.display()))?;
+            let file = entry.strip_prefix(top).unwrap_or(&entry).to_string_lossy();
+            read_text(&text, &file, knocks).map_err(|error| format!("{}: {error}", entry.display()))?;
         }
     }
     Ok(())
 }
 
-fn read_text(text: &str, stem: &str, knocks: &mut Knocks) -> Result<(), String> {
+fn read_text(text: &str, file: &str, knocks: &mut Knocks) -> Result<(), String> {
     let mut waiting = Vec::new();
     for line in text.lines().map(str::trim_start) {
         if let Some(marker) = marker(line) {
@@ -54,7 +78,8 @@ fn read_text(text: &str, stem: &str, knocks: &mut Knocks) -> Result<(), String> 
             waiting.push(Call::new(method, path.trim()));
         } else if let Some(name) = function(line) {
             for call in waiting.drain(..) {
-                knocks.entry(call).or_default().insert(format!("{stem}::{name}"));
+                let test = Test { file: file.to_owned(), name: name.to_owned() };
+                knocks.entry(call).or_default().insert(test);
             }
         }
     }
@@ -87,8 +112,9 @@ mod tests {
 
     fn knocks(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
         let mut knocks = Knocks::new();
-        read_text(text, "send", &mut knocks)?;
-        Ok(knocks.into_iter().map(|(call, tests)| (call.to_string(), tests.into_iter().collect())).collect())
+        read_text(text, "crates/hearth-testkit/tests/it/rooms/send.rs", &mut knocks)?;
+        let names = |tests: BTreeSet<Test>| tests.iter().map(Test::to_string).collect();
+        Ok(knocks.into_iter().map(|(call, tests)| (call.to_string(), names(tests))).collect())
     }
 
     #[test]
@@ -103,8 +129,8 @@ mod tests {
             fn second() {}
         ";
         let expected = [
-            ("GET /a/{}".to_owned(), vec!["send::first".to_owned(), "send::second".to_owned()]),
-            ("PUT /a/{}".to_owned(), vec!["send::first".to_owned()]),
+            ("GET /a/{}".to_owned(), vec!["rooms/send::first".to_owned(), "rooms/send::second".to_owned()]),
+            ("PUT /a/{}".to_owned(), vec!["rooms/send::first".to_owned()]),
         ];
         assert_eq!(knocks(text).unwrap(), expected);
     }

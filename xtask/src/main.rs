@@ -47,7 +47,7 @@ fn page() -> Result<String, String> {
         .into_iter()
         .map(|route| (spec::Call::new(&route.method, &route.path), route.path))
         .collect();
-    let knocks = knocks::read(&top().join("crates"))?;
+    let knocks = knocks::read(top())?;
     conformance::page(&endpoints, &routes, &knocks)
 }
 

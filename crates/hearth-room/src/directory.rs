@@ -86,7 +86,7 @@ impl Rooms {
         let (user, alias, room_id) = (user.to_owned(), alias.to_owned(), room_id.to_owned());
         let outcome = self.inner.store.write(vec![Noun::Name(alias.to_string())], move |tx| {
             let (Some(room), Some(creator)) = (tx.rooms().by_id(&room_id)?, tx.string_num(user.as_str())?) else {
-                return Ok(Err(RoomError::UnknownRoom));
+                return Ok(Err(RoomError::UnknownRoom.unless_known()));
             };
             if tx.rooms().alias(&alias)?.is_some() {
                 return Ok(Err(RoomError::AliasInUse(alias.to_string())));

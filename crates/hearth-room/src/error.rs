@@ -55,6 +55,16 @@ pub enum RoomError {
     Store(String),
 }
 
+impl RoomError {
+    /// What somebody hears who wants something in a room: one that is not there is like one that he is not in.
+    pub(crate) fn unless_known(self) -> Self {
+        match self {
+            Self::UnknownRoom => Self::Forbidden("You are not in the room".into()),
+            other => other,
+        }
+    }
+}
+
 impl From<StoreError> for RoomError {
     fn from(error: StoreError) -> Self {
         Self::Store(error.to_string())

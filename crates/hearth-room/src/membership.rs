@@ -51,6 +51,7 @@ impl Rooms {
         {
             return Err(RoomError::Remote(target.to_string()));
         }
+        let comes = matches!(action, MemberAction::Join { .. } | MemberAction::Knock);
         let sender = sender.to_owned();
         let plan = move |appender: &mut Appender<'_, '_>| {
             let reason = reason.as_deref();
@@ -65,7 +66,8 @@ impl Rooms {
             }
         };
         let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
-        Ok(self.inner.turns.submit(room_id, work).await?.is_some())
+        let made = self.inner.turns.submit(room_id, work).await;
+        Ok(made.map_err(|refusal| if comes { refusal } else { refusal.unless_known() })?.is_some())
     }
 
     /// Comes in with more than the usual in the content of the member event. A reason may be in it, too.

@@ -43,7 +43,7 @@ impl Rooms {
         let now_ms = self.inner.time.now_ms();
         let (room_id, user_id): (OwnedRoomId, _) = (room_id.to_owned(), user_id.to_owned());
         let outcome = self.inner.store.write(vec![Noun::User(user)], move |tx| {
-            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(Err(RoomError::UnknownRoom.unless_known())) };
             if tx.members().current(room.num, user)?.map(|row| row.membership) != Some(Membership::Join) {
                 return Ok(Err(RoomError::Forbidden(format!("{user_id} is not in the room"))));
             }

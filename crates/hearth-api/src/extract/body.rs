@@ -54,6 +54,18 @@ pub(super) fn json_error(error: &serde_json::Error, body: &[u8]) -> ApiError {
     }
 }
 
+/// The parser would take a list for a struct without names, and the specification knows no body that is a list.
+pub(super) fn is_list(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'[')
+}
+
+pub(super) fn refuse_list(body: &[u8]) -> ApiError {
+    match serde_json::from_slice::<IgnoredAny>(body) {
+        Ok(_) => ApiError::bad_json("The body is a list where an object is wanted"),
+        Err(syntax) => ApiError::not_json(format!("The body is not JSON: {syntax}")),
+    }
+}
+
 /// A JSON body, for endpoints that ruma does not know; also as an answer. An empty body reads as `{}`.
 #[derive(Clone, Debug)]
 pub struct JsonBody<T>(pub T);
@@ -71,6 +83,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
         let (parts, body) = request.into_parts();
         let body = read(&parts.headers, &parts.extensions, body).await?;
         let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        if is_list(body) {
+            return Err(refuse_list(body));
+        }
         serde_json::from_slice(body).map(Self).map_err(|error| json_error(&error, body))
     }
 }

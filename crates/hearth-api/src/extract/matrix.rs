@@ -3,6 +3,7 @@
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use hearth_matrix::ruma::api::error::{DeserializationError, FromHttpRequestError};
+use hearth_matrix::ruma::api::path_builder::PathBuilder;
 use hearth_matrix::ruma::api::{IncomingRequest, IncomingRequestExt, OutgoingResponse, OutgoingResponseExt};
 
 use super::body;
@@ -23,6 +24,10 @@ impl<T: IncomingRequest, S: Sync> FromRequest<S> for Matrix<T> {
         let body = body::read(&parts.headers, &parts.extensions, body).await?;
         // Clients leave out a body in which nothing is required; what is required is missed in `{}`, too.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
+        // What is uploaded to the media repository may look like anything.
+        if body::is_list(body) && !T::PATH_BUILDER.all_paths().any(|path| path.contains("/media/")) {
+            return Err(body::refuse_list(body));
+        }
         decode(http::Request::from_parts(parts, body), &path)
     }
 }

@@ -43,6 +43,10 @@ pub struct RoomEventFilter {
 impl RoomEventFilter {
     /// From the JSON in a query.
     pub fn parse(json: &str) -> Result<Self, ViewError> {
+        // The parser would take a list for a struct without names.
+        if !json.trim_start().starts_with('{') {
+            return Err(ViewError::BadFilter("a filter is an object".into()));
+        }
         serde_json::from_str(json).map_err(|error| ViewError::BadFilter(error.to_string()))
     }
 }

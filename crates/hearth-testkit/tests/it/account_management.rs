@@ -185,6 +185,8 @@ async fn accounts_have_no_addresses() {
     assert_eq!(alice.get("/_matrix/client/v3/account/3pid").await, (200, json!({ "threepids": [] })));
 }
 
+// endpoint: GET /_matrix/client/v3/auth/{authType}/fallback/web
+// endpoint: POST /_matrix/client/v3/auth/{authType}/fallback/web
 #[tokio::test]
 async fn a_stage_is_passed_on_a_page() {
     let server = TestServer::start().await;

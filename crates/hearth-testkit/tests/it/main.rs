@@ -3,6 +3,7 @@
 mod account;
 mod account_management;
 mod chat;
+mod doors;
 mod errors;
 mod listeners;
 mod operations;
@@ -10,7 +11,6 @@ mod push_rules;
 mod rooms;
 mod sessions;
 mod stopping;
-mod strangers;
 mod sync;
 mod users;
 mod views;

@@ -3,6 +3,8 @@
 use hearth_api::Resource;
 use hearth_testkit::{TestServer, json, on_each_backend};
 
+// endpoint: GET /health
+// endpoint: GET /ready
 #[tokio::test]
 async fn a_server_that_works_says_so() {
     on_each_backend(async |server| {
@@ -12,6 +14,7 @@ async fn a_server_that_works_says_so() {
     .await;
 }
 
+// endpoint: GET /metrics
 #[tokio::test]
 async fn requests_are_counted_by_route_and_status() {
     let server = TestServer::start().await;

@@ -139,6 +139,8 @@ async fn a_redacted_event_has_lost_its_content() {
 
 // endpoint: GET /_matrix/client/v3/rooms/{roomId}/state
 // endpoint: GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/
 #[tokio::test]
 async fn state_is_that_of_now_or_of_the_leave() {
     in_a_room("shared", async |room| {

@@ -42,7 +42,11 @@ async fn create(
     if request.invite.len() > INVITES {
         return Err(ApiError::invalid_param(format!("At most {INVITES} users can be invited to a new room")));
     }
-    let published = request.visibility == Visibility::Public;
+    let published = match request.visibility {
+        Visibility::Public => true,
+        Visibility::Private => false,
+        other => return Err(ApiError::invalid_param(format!("visibility is public or private, not {other}"))),
+    };
     let preset = match request.preset {
         Some(RoomPreset::PrivateChat) => Preset::PrivateChat,
         Some(RoomPreset::TrustedPrivateChat) => Preset::TrustedPrivateChat,

@@ -8,6 +8,7 @@ use hearth_matrix::ruma::api;
 use hearth_matrix::ruma::api::client::membership::{get_member_events, joined_members};
 use hearth_matrix::ruma::api::client::room::{get_event_by_timestamp, get_room_event};
 use hearth_matrix::ruma::api::client::state::get_state_events;
+use hearth_matrix::ruma::events::room::member::MembershipState;
 use hearth_matrix::ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, UInt};
 use hearth_sync::{Direction, MembershipFilter, MessagesRequest, Reader, RoomEventFilter, ViewError};
 use http::{HeaderValue, Method, header};
@@ -166,11 +167,18 @@ async fn members(
     Matrix(request): Matrix<get_member_events::v3::Request>,
 ) -> Result<View, ApiError> {
     let filter = MembershipFilter {
-        membership: request.membership.map(|membership| membership.to_string()),
-        not_membership: request.not_membership.map(|membership| membership.to_string()),
+        membership: request.membership.map(membership).transpose()?,
+        not_membership: request.not_membership.map(membership).transpose()?,
     };
     let at = request.at.filter(|token| !token.is_empty());
     Ok(View(doors.views.members(reader(&doors, &sender), request.room_id, at, filter).await?))
+}
+
+fn membership(filter: MembershipState) -> Result<String, ApiError> {
+    match filter.as_str() {
+        known @ ("join" | "invite" | "knock" | "leave" | "ban") => Ok(known.to_owned()),
+        other => Err(ApiError::invalid_param(format!("{other} is no membership"))),
+    }
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/joined_members`

@@ -45,6 +45,8 @@ async fn what_cannot_be_an_event_is_refused() {
 }
 
 // endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/
 #[tokio::test]
 async fn state_is_set_with_and_without_a_slash_at_the_end() {
     on_each_backend(async |server| {
