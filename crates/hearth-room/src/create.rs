@@ -12,7 +12,7 @@ use hearth_store::{Noun, Store, Tx};
 use serde_json::json;
 
 use crate::append::{Appender, Decision, Submission};
-use crate::{RoomError, Rooms, RoomsConfig, member_content, random_letters};
+use crate::{RoomError, Rooms, RoomsConfig, member_content, membership, random_letters};
 
 /// Which rules a new room starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +245,9 @@ fn drafts(tx: &mut Tx<'_>, new: &NewRoom) -> Decision<Vec<Draft>> {
         drafts.push(Draft::state("m.room.topic", "", object(content)));
     }
     for user in &request.invite {
+        if membership::blocks_invites(tx, user)? {
+            return Ok(Err(RoomError::InviteBlocked(user.clone())));
+        }
         let mut content = member_content::with_profile(tx, "invite", user, None)?;
         if request.is_direct {
             content.insert("is_direct".into(), CanonicalJsonValue::Bool(true));

@@ -1,7 +1,7 @@
 //! The ways in which something about a room can be refused.
 
 use hearth_matrix::auth::AuthRefusal;
-use hearth_matrix::ruma::RoomVersionId;
+use hearth_matrix::ruma::{OwnedUserId, RoomVersionId};
 use hearth_matrix::{DraftError, SealError};
 use hearth_store::StoreError;
 
@@ -20,6 +20,9 @@ pub enum RoomError {
     /// A restricted room whose conditions the user meets, but no member of ours may let him in.
     #[error("no member of this server may let the user in")]
     UnableToGrantJoin,
+    /// The user lets nobody invite him.
+    #[error("{0} does not accept invites")]
+    InviteBlocked(OwnedUserId),
     /// Guests may not enter.
     #[error("guests may not enter this room")]
     GuestsForbidden,

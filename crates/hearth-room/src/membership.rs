@@ -6,7 +6,7 @@
 
 use hearth_matrix::Draft;
 use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId};
-use hearth_store::{Membership, Noun, StoreError};
+use hearth_store::{Membership, Noun, StoreError, Tx};
 
 use crate::append::{Appender, Decision};
 use crate::turn::{Step, Work};
@@ -138,9 +138,9 @@ impl Rooms {
 /// A member event that a client wrote as plain state.
 pub(crate) fn state_step(appender: &mut Appender<'_, '_>, sender: &OwnedUserId, draft: &Draft) -> Decision<Step> {
     let target = draft.state_key.as_deref().unwrap_or_default();
-    if UserId::parse(target).is_err() {
+    let Ok(target_id) = UserId::parse(target) else {
         return Ok(Err(RoomError::BadEvent(format!("{target:?} is no user id"))));
-    }
+    };
     let membership = draft.content.get("membership").and_then(CanonicalJsonValue::as_str);
     let Some(membership) = membership.and_then(Membership::from_spec) else {
         return Ok(Err(RoomError::BadEvent("membership must be invite, join, knock, leave or ban".into())));
@@ -150,6 +150,9 @@ pub(crate) fn state_step(appender: &mut Appender<'_, '_>, sender: &OwnedUserId, 
             return Ok(Ok(Step::Send(sender.clone(), draft.clone())));
         }
         return join(appender, sender, false, None, draft.content.clone());
+    }
+    if membership == Membership::Invite && blocks_invites(appender.tx, &target_id)? {
+        return Ok(Err(RoomError::InviteBlocked(target_id.to_owned())));
     }
     Ok(Ok(Step::Send(sender.clone(), draft.clone())))
 }
@@ -273,8 +276,19 @@ fn invite(
         Some(Membership::Ban) => return forbidden(format!("{target} is banned from the room")),
         _ => {}
     }
+    if blocks_invites(appender.tx, target)? {
+        return Ok(Err(RoomError::InviteBlocked(target.clone())));
+    }
     let content = member_content::with_profile(appender.tx, "invite", target, reason)?;
     member_step(sender, target, content)
+}
+
+/// Whether a user of ours lets nobody invite him. Spec: client-server API, "Invite permission".
+pub(crate) fn blocks_invites(tx: &mut Tx<'_>, target: &UserId) -> Result<bool, StoreError> {
+    match tx.string_num(target.as_str())? {
+        Some(target) => tx.account_data().blocks_invites(target),
+        None => Ok(false),
+    }
 }
 
 fn kick(

@@ -90,6 +90,11 @@ impl Rooms {
                         return Ok(Err(refusal));
                     }
                 }
+                "m.room.power_levels" => {
+                    if let Err(refusal) = check_creators(appender, &draft.content)? {
+                        return Ok(Err(refusal));
+                    }
+                }
                 "m.room.member" => return membership::state_step(appender, &sender, &draft),
                 _ => {}
             }
@@ -118,6 +123,22 @@ fn known_member(appender: &mut Appender<'_, '_>, sender: &OwnedUserId) -> Decisi
         Some(Membership::Join) => Ok(Ok(())),
         _ => Ok(Err(RoomError::Forbidden(format!("{sender} is not in the room")))),
     }
+}
+
+/// From room version 12 on creators stand above all levels and must not be given one: a mistake in the content, not a lack
+/// of power.
+fn check_creators(appender: &mut Appender<'_, '_>, content: &CanonicalJsonObject) -> Decision<()> {
+    if !appender.room.rules.authorization.explicitly_privilege_room_creators {
+        return Ok(Ok(()));
+    }
+    let Some(CanonicalJsonValue::Object(users)) = content.get("users") else { return Ok(Ok(())) };
+    let levels = appender.power_levels()?;
+    let creator =
+        users.keys().find(|user| <&UserId>::try_from(user.as_str()).is_ok_and(|user| levels.is_creator(user)));
+    Ok(match creator {
+        Some(user) => Err(RoomError::BadEvent(format!("{user} created the room and needs no power level"))),
+        None => Ok(()),
+    })
 }
 
 /// The aliases that an `m.room.canonical_alias` newly names must point to the room.

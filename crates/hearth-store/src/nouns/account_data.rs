@@ -43,6 +43,18 @@ impl<'c> Tx<'c> {
 }
 
 impl AccountData<'_, '_> {
+    /// Whether a user lets nobody invite him: `m.invite_permission_config` with a `default_action` of `block`.
+    /// Spec: client-server API, "Invite permission".
+    pub fn blocks_invites(&mut self, user: UserNum) -> Result<bool, StoreError> {
+        #[derive(serde::Deserialize)]
+        struct Config {
+            default_action: Option<serde_json::Value>,
+        }
+        let Some(config) = self.get(user, None, "m.invite_permission_config")? else { return Ok(false) };
+        let config = serde_json::from_str::<Config>(&config).ok();
+        Ok(config.and_then(|config| config.default_action).is_some_and(|action| action == "block"))
+    }
+
     /// The content of one piece, as JSON.
     pub fn get(&mut self, user: UserNum, room: Option<RoomNum>, kind: &str) -> Result<Option<String>, StoreError> {
         self.tx.one(

@@ -204,6 +204,31 @@ impl Members<'_, '_> {
         Ok(())
     }
 
+    /// Rooms that two users are joined to: how many, and those with a number above `after`, in order.
+    pub fn mutual_rooms(
+        &mut self,
+        one: UserNum,
+        other: UserNum,
+        after: RoomNum,
+        limit: i64,
+    ) -> Result<(i64, Vec<RoomNum>), StoreError> {
+        let count = self.tx.one(
+            "SELECT CAST(count(*) AS BIGINT) FROM memberships a JOIN memberships b ON b.room = a.room
+             WHERE a.usr = $1 AND a.membership = 2 AND a.until IS NULL
+               AND b.usr = $2 AND b.membership = 2 AND b.until IS NULL",
+            &[one.into(), other.into()],
+            |row| row.int(0),
+        )?;
+        let rooms = self.tx.query(
+            "SELECT a.room FROM memberships a JOIN memberships b ON b.room = a.room
+             WHERE a.usr = $1 AND a.membership = 2 AND a.until IS NULL AND a.room > $3
+               AND b.usr = $2 AND b.membership = 2 AND b.until IS NULL ORDER BY a.room LIMIT $4",
+            &[one.into(), other.into(), after.into(), limit.into()],
+            |row| Ok(RoomNum(row.int(0)?)),
+        )?;
+        Ok((count.unwrap_or(0), rooms))
+    }
+
     /// Whether two users share a room now.
     pub fn share_a_room(&mut self, one: UserNum, other: UserNum) -> Result<bool, StoreError> {
         let found = self.tx.one(

@@ -46,6 +46,8 @@ struct Sources<'a> {
     upto: Position,
     member: StringNum,
     ignored: &'a FxHashSet<UserNum>,
+    /// He lets nobody invite him.
+    blocks_invites: bool,
     heads: FxHashMap<RoomNum, RoomHead>,
     account_data: AccountData,
     receipts: FxHashMap<RoomNum, Vec<Told>>,
@@ -85,6 +87,7 @@ impl Question<'_> {
             upto,
             member: tx.string_num("m.room.member")?.unwrap_or(StringNum(0)),
             ignored: &ignored,
+            blocks_invites: tx.account_data().blocks_invites(request.user)?,
             heads,
             account_data: account_data::account_data(tx, request.user, &request.user_id, since, upto)?,
             receipts: receipts::receipts(tx, &nums, since.unwrap_or(Position(0)), upto, request.user)?,
@@ -290,7 +293,7 @@ impl Question<'_> {
     }
 
     fn is_hidden_invite(&self, sources: &Sources<'_>, row: &MembershipRow) -> bool {
-        row.membership == Membership::Invite && sources.ignored.contains(&row.sender)
+        row.membership == Membership::Invite && (sources.blocks_invites || sources.ignored.contains(&row.sender))
     }
 
     fn timeline(

@@ -13,6 +13,7 @@ impl From<RoomError> for ApiError {
             RoomError::NotFound(_) => Self::not_found(message),
             RoomError::Forbidden(_) => Self::forbidden(message),
             RoomError::UnableToGrantJoin => Self::bad_request("M_UNABLE_TO_GRANT_JOIN", message),
+            RoomError::InviteBlocked(_) => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", message),
             RoomError::GuestsForbidden => Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", message),
             RoomError::TooLarge => Self::too_large(message),
             RoomError::BadEvent(_) => Self::bad_json(message),

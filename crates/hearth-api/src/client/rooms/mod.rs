@@ -4,6 +4,7 @@ mod create;
 mod directory;
 mod errors;
 mod membership;
+mod mutual_rooms;
 mod read;
 mod relations;
 mod send;
@@ -14,10 +15,18 @@ use crate::route::Route;
 use crate::{ApiError, Sender};
 
 pub(crate) fn routes() -> Vec<Route> {
-    [create::routes(), directory::routes(), membership::routes(), read::routes(), relations::routes(), send::routes()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        create::routes(),
+        directory::routes(),
+        membership::routes(),
+        mutual_rooms::routes(),
+        read::routes(),
+        relations::routes(),
+        send::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Suspended users may look and leave, no more.

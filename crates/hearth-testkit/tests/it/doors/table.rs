@@ -371,6 +371,11 @@ fn membership() -> Vec<Row> {
         whom("/_matrix/client/v3/rooms/{roomId}/ban").no_body("{}", BAD_JSON),
         whom("/_matrix/client/v3/rooms/{roomId}/unban").no_body("{}", BAD_JSON),
         user("GET", "/_matrix/client/v3/joined_rooms"),
+        user("GET", "/_matrix/client/v1/mutual_rooms")
+            .query("user_id={other}")
+            .no_query("", INVALID_PARAM)
+            .no_query("user_id=other", INVALID_PARAM)
+            .no_query("user_id={other}&from=x", INVALID_PARAM),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! Rooms through the client's door: create, membership, sending, aliases, the directory.
 
+mod acquaintance;
 mod create;
 mod directory;
 mod membership;

@@ -97,3 +97,18 @@ async fn redaction_takes_the_author_or_power() {
     })
     .await;
 }
+
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/
+#[tokio::test]
+async fn creators_are_given_no_level_from_version_12_on() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        for (version, expected) in [("11", 200), ("12", 400)] {
+            let room = create_room(&alice, json!({ "room_version": version })).await;
+            let path = format!("/_matrix/client/v3/rooms/{room}/state/m.room.power_levels/");
+            let (status, answer) = alice.put(&path, &json!({ "users": { &alice.user_id: 100 } })).await;
+            assert_eq!(status, expected, "version {version}: {answer}");
+        }
+    })
+    .await;
+}
