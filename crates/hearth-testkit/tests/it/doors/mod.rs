@@ -1,7 +1,9 @@
 //! Every endpoint of the client's door is knocked on: by strangers, by those who are not in the room, and by those who do not
 //! know how to ask.
 
+mod dice;
 mod knocks;
+mod mutations;
 mod table;
 
 use std::collections::BTreeSet;
