@@ -1,0 +1,311 @@
+//! From a URL to a connected socket: names to addresses, the address filter, TCP to the first that answers, TLS.
+//!
+//! For federation a host without a port is looked up as a service first (SRV), then at port 8448; with a port, or an address,
+//! it is what it says. So the `Host` that a request carries decides alone where it goes, and is the key of the pool.
+//! Spec: server-server API, "Resolving server names".
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use http::Uri;
+use hyper::rt::ReadBufCursor;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+
+use crate::host::Host;
+use crate::{AddressFilter, Manner, NameError, Names, Service, srv};
+
+/// So long a target may take: name, TCP and TLS.
+const TARGET_TIMEOUT: Duration = Duration::from_secs(10);
+/// So long one address has before the next one is tried beside it.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+/// So many addresses of a host are tried.
+const MOST_ADDRESSES: usize = 8;
+/// So many connections may be in the making at once.
+const MOST_CONNECTING: usize = 512;
+const FEDERATION_PORT: u16 = 8448;
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConnectError {
+    /// The URL has no usable host.
+    #[error("no host to connect to")]
+    NoHost,
+    /// A name leads nowhere.
+    #[error("{host}: {cause}")]
+    Unresolvable {
+        /// The name.
+        host: String,
+        /// Why.
+        cause: NameError,
+    },
+    /// All its addresses are such that this server does not connect to.
+    #[error("{host} has only forbidden addresses ({address})")]
+    Forbidden {
+        /// The host.
+        host: String,
+        /// One of them.
+        address: IpAddr,
+    },
+    /// Nobody answers there.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Somebody else answers there, or nobody who speaks TLS.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// It takes too long.
+    #[error("connecting took too long")]
+    Timeout,
+}
+
+/// Makes connections. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    shared: Arc<Shared>,
+    manner: Manner,
+}
+
+struct Shared {
+    names: Arc<dyn Names>,
+    filter: AddressFilter,
+    tls: TlsConnector,
+    connecting: Semaphore,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    host: Host,
+    port: u16,
+}
+
+impl Connector {
+    pub(crate) fn new(names: Arc<dyn Names>, filter: AddressFilter, tls: Arc<ClientConfig>) -> Self {
+        let connecting = Semaphore::new(MOST_CONNECTING);
+        let shared = Shared { names, filter, tls: TlsConnector::from(tls), connecting };
+        Self { shared: Arc::new(shared), manner: Manner::Web }
+    }
+
+    pub(crate) fn in_manner(&self, manner: Manner) -> Self {
+        Self { shared: self.shared.clone(), manner }
+    }
+}
+
+impl Shared {
+    async fn connect(&self, manner: Manner, uri: Uri) -> Result<Socket, ConnectError> {
+        let _turn = self.connecting.acquire().await.map_err(|_| ConnectError::NoHost)?;
+        let host = Host::parse(uri.host().ok_or(ConnectError::NoHost)?);
+        let secure = uri.scheme_str() != Some("http");
+        let targets = match (manner, uri.port_u16()) {
+            (_, Some(port)) => vec![Target { host: host.clone(), port }],
+            (Manner::Web, None) => vec![Target { host: host.clone(), port: if secure { 443 } else { 80 } }],
+            (Manner::Federation, None) => self.federation_targets(&host).await?,
+        };
+        let mut failed = ConnectError::NoHost;
+        for target in targets {
+            let attempt = self.reach(&target, secure.then_some(&host));
+            match tokio::time::timeout(TARGET_TIMEOUT, attempt).await.unwrap_or(Err(ConnectError::Timeout)) {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn federation_targets(&self, host: &Host) -> Result<Vec<Target>, ConnectError> {
+        let plain = || vec![Target { host: host.clone(), port: FEDERATION_PORT }];
+        let Host::Name(name) = host else { return Ok(plain()) };
+        // Both at once: the answer is mostly that there is neither.
+        let (registered, deprecated) = futures_util::future::join(
+            self.names.services(&format!("_matrix-fed._tcp.{name}")),
+            self.names.services(&format!("_matrix._tcp.{name}")),
+        )
+        .await;
+        let some = |found: Result<Vec<Service>, NameError>| found.ok().filter(|services| !services.is_empty());
+        let Some(services) = some(registered).or_else(|| some(deprecated)) else { return Ok(plain()) };
+        let targets: Vec<Target> = srv::in_order(services, |most| rand::random_range(0..=most))
+            .into_iter()
+            // An empty target says that there is decidedly no such service.
+            .filter(|service| !service.target.is_empty())
+            .map(|service| Target { host: Host::parse(&service.target), port: service.port })
+            .collect();
+        if targets.is_empty() {
+            return Err(ConnectError::Unresolvable { host: name.clone(), cause: NameError::NotFound });
+        }
+        Ok(targets)
+    }
+
+    /// Connects to a target; `certified` is whose certificate it must show.
+    async fn reach(&self, target: &Target, certified: Option<&Host>) -> Result<Socket, ConnectError> {
+        let addresses = match &target.host {
+            Host::Address(address) => vec![SocketAddr::new(*address, target.port)],
+            Host::Name(name) => {
+                let unresolvable = |cause| ConnectError::Unresolvable { host: name.clone(), cause };
+                let found = self.names.addresses(name, target.port).await.map_err(unresolvable)?;
+                if found.is_empty() {
+                    return Err(unresolvable(NameError::NotFound));
+                }
+                found
+            }
+        };
+        let (allowed, forbidden): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|address: &SocketAddr| self.filter.allows(address.ip()));
+        if let (true, Some(address)) = (allowed.is_empty(), forbidden.first()) {
+            let host = match &target.host {
+                Host::Address(address) => address.to_string(),
+                Host::Name(name) => name.clone(),
+            };
+            return Err(ConnectError::Forbidden { host, address: address.ip() });
+        }
+        let tcp = first_to_answer(in_turns(allowed)).await?;
+        let unreachable = |error: io::Error| ConnectError::Unreachable(error.to_string());
+        // Whatever happened to the address on the way: this is where the socket ended.
+        let peer = tcp.peer_addr().map_err(unreachable)?.ip();
+        if !self.filter.allows(peer) {
+            return Err(ConnectError::Forbidden { host: peer.to_string(), address: peer });
+        }
+        let _ = tcp.set_nodelay(true);
+        let Some(certified) = certified else {
+            return Ok(Socket { io: TokioIo::new(Box::new(tcp)), h2: false });
+        };
+        let name = match certified {
+            Host::Address(address) => ServerName::from(*address),
+            Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| ConnectError::NoHost)?,
+        };
+        let tls = self.tls.connect(name, tcp).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
+        let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Socket { io: TokioIo::new(Box::new(tls)), h2 })
+    }
+}
+
+/// Addresses of both families by turns, beginning with that of the first, so that one broken family costs little.
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (a, b): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let (mut a, mut b) = (a.into_iter(), b.into_iter());
+    let mut ordered = Vec::new();
+    while ordered.len() < MOST_ADDRESSES {
+        let pair = [a.next(), b.next()];
+        if pair == [None, None] {
+            break;
+        }
+        ordered.extend(pair.into_iter().flatten());
+    }
+    ordered.truncate(MOST_ADDRESSES);
+    ordered
+}
+
+/// "Happy eyeballs": each address gets a short head start before the next one is tried beside it.
+async fn first_to_answer(addresses: Vec<SocketAddr>) -> Result<TcpStream, ConnectError> {
+    let mut waiting = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failed = ConnectError::Unreachable("no address to connect to".to_owned());
+    if let Some(address) = waiting.next() {
+        attempts.push(dial(address));
+    }
+    while !attempts.is_empty() {
+        let next = tokio::select! {
+            outcome = attempts.next() => match outcome {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => {
+                    failed = error;
+                    waiting.next()
+                }
+                None => None,
+            },
+            () = tokio::time::sleep(NEXT_ADDRESS_AFTER), if waiting.len() > 0 => waiting.next(),
+        };
+        attempts.extend(next.map(dial));
+    }
+    Err(failed)
+}
+
+async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    TcpStream::connect(address).await.map_err(|error| ConnectError::Unreachable(format!("{address}: {error}")))
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = Socket;
+    type Error = ConnectError;
+    type Future = BoxFuture<'static, Result<Socket, ConnectError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (shared, manner) = (self.shared.clone(), self.manner);
+        async move { shared.connect(manner, uri).await }.boxed()
+    }
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connected socket, secured or not.
+pub(crate) struct Socket {
+    io: TokioIo<Box<dyn Io>>,
+    h2: bool,
+}
+
+impl Connection for Socket {
+    fn connected(&self) -> Connected {
+        if self.h2 { Connected::new().negotiated_h2() } else { Connected::new() }
+    }
+}
+
+impl hyper::rt::Read for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl hyper::rt::Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_both_families_take_turns() {
+        let addresses = ["[::1]:1", "[::2]:1", "1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1"].map(|text| text.parse().unwrap());
+        let ordered: Vec<String> = in_turns(addresses.to_vec()).iter().map(ToString::to_string).collect();
+        assert_eq!(ordered, ["[::1]:1", "1.0.0.1:1", "[::2]:1", "1.0.0.2:1", "1.0.0.3:1"]);
+    }
+}

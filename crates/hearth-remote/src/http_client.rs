@@ -1,0 +1,144 @@
+//! The HTTP client: requests with a time limit, answers with a size limit, connections kept for the next request.
+//!
+//! Redirects are not followed; who wants them sees the answer's status.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy::{Client, Error as ClientError};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::connector::Connector;
+use crate::{AddressFilter, ConnectError, Names, TlsRoots};
+
+const IDLE: Duration = Duration::from_secs(60);
+const IDLE_PER_HOST: usize = 4;
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+
+/// How a URL's host becomes a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As browsers do: the scheme's port.
+    Web,
+    /// As Matrix servers do: SRV records, port 8448.
+    Federation,
+}
+
+/// What a request may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the first try to connect to the answer's last byte.
+    pub timeout: Duration,
+    /// Size of the answer's body.
+    pub response_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(60), response_bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// Why there is no whole answer.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum HttpError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The time is over.
+    #[error("no answer in time")]
+    Timeout,
+    /// The answer is larger than asked for.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    /// The connection broke, or what came was not HTTP.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// The client of everything that goes out. Cheap to clone.
+#[derive(Clone)]
+pub struct HttpClient {
+    web: Client<Connector, Full<Bytes>>,
+    federation: Client<Connector, Full<Bytes>>,
+    user_agent: HeaderValue,
+}
+
+impl HttpClient {
+    /// A client that finds hosts by `names`, connects where `filter` allows, and trusts `roots`.
+    pub fn new(names: Arc<dyn Names>, filter: AddressFilter, roots: TlsRoots) -> Result<Self, rustls::Error> {
+        let connector = Connector::new(names, filter, roots.client_config()?);
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .http2_keep_alive_timeout(KEEP_ALIVE)
+            .http2_max_header_list_size(MAX_HEADER_BYTES)
+            .http1_max_buf_size(MAX_HEADER_BYTES as usize)
+            .http2_adaptive_window(true);
+        Ok(Self {
+            web: builder.build(connector.in_manner(Manner::Web)),
+            federation: builder.build(connector.in_manner(Manner::Federation)),
+            user_agent: HeaderValue::from_static(concat!("Hearth/", env!("CARGO_PKG_VERSION"))),
+        })
+    }
+
+    /// Sends a request to its absolute URL.
+    pub async fn send(
+        &self,
+        manner: Manner,
+        mut request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, HttpError> {
+        request.headers_mut().entry(header::USER_AGENT).or_insert_with(|| self.user_agent.clone());
+        let client = match manner {
+            Manner::Web => &self.web,
+            Manner::Federation => &self.federation,
+        };
+        let whole = async {
+            let response = client.request(request.map(Full::new)).await.map_err(http_error)?;
+            let (parts, body) = response.into_parts();
+            Ok(Response::from_parts(parts, read(body, limits.response_bytes).await?))
+        };
+        tokio::time::timeout(limits.timeout, whole).await.unwrap_or(Err(HttpError::Timeout))
+    }
+}
+
+async fn read(mut body: Incoming, most: usize) -> Result<Bytes, HttpError> {
+    if body.size_hint().lower() > most as u64 {
+        return Err(HttpError::TooLarge(most));
+    }
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| HttpError::Broken(error.to_string()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > most {
+            return Err(HttpError::TooLarge(most));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// The connector's own error, if it is at the bottom; otherwise the chain in words.
+fn http_error(error: ClientError) -> HttpError {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(connect) = inner.downcast_ref::<ConnectError>() {
+            return connect.clone().into();
+        }
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    HttpError::Broken(words)
+}

@@ -1,0 +1,24 @@
+//! Every conversation that this server opens with others: the connector that checks addresses, server discovery, signed
+//! requests, the key ring, back-off. Beside them the check of who signed an inbound request.
+//!
+//! Nothing here knows rooms or users. Time is handed in ([`hearth_store::WallTime`]), and so are names ([`Names`]).
+//! Spec: server-server API, "Server discovery" and "Authentication".
+
+mod address_filter;
+mod connector;
+mod discovery;
+mod host;
+mod http_client;
+mod names;
+mod srv;
+mod tls;
+mod well_known;
+mod x_matrix;
+
+pub use address_filter::AddressFilter;
+pub use connector::ConnectError;
+pub use discovery::Discovery;
+pub use http_client::{HttpClient, HttpError, Limits, Manner};
+pub use names::{FixedNames, NameError, Names, Service, SystemNames};
+pub use tls::{CaError, TlsRoots};
+pub use x_matrix::{XMatrix, XMatrixError};

@@ -1,0 +1,172 @@
+//! Servers on loopback with certificates of one test authority, and names that lead to them.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hearth_remote::{AddressFilter, FixedNames, HttpClient, TlsRoots};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Handler = Arc<dyn Fn(Seen) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// A request as a server saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: http::Method,
+    pub uri: http::Uri,
+    pub headers: http::HeaderMap,
+    /// `Host`, or `:authority` in HTTP/2.
+    pub host: String,
+    pub version: http::Version,
+    pub body: Bytes,
+}
+
+/// A world of its own: an authority, names, servers.
+pub struct World {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    pub names: FixedNames,
+}
+
+/// A server in it.
+pub struct TestServer {
+    pub address: SocketAddr,
+    pub connections: Arc<AtomicUsize>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { authority, names: FixedNames::new() }
+    }
+
+    pub fn roots(&self) -> TlsRoots {
+        let mut roots = TlsRoots::empty();
+        roots.add(self.authority.der().clone()).unwrap();
+        roots
+    }
+
+    pub fn client(&self) -> HttpClient {
+        self.filtered_client(AddressFilter::default())
+    }
+
+    pub fn filtered_client(&self, filter: AddressFilter) -> HttpClient {
+        HttpClient::new(Arc::new(self.names.clone()), filter, self.roots()).unwrap()
+    }
+
+    fn acceptor(&self, certified: &str, alpn: &[&str]) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![certified.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key)
+                .unwrap();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A server with a certificate for one name or address.
+    pub async fn server(&self, certified: &str, handler: Handler) -> TestServer {
+        self.server_with(certified, &["h2", "http/1.1"], handler).await
+    }
+
+    pub async fn server_with(&self, certified: &str, alpn: &[&str], handler: Handler) -> TestServer {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = self.acceptor(certified, alpn);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (counted, noted) = (connections.clone(), seen.clone());
+        let accepting = tokio::spawn(async move {
+            let mut open = tokio::task::JoinSet::new();
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (acceptor, handler) = (acceptor.clone(), handler.clone());
+                let (counted, noted) = (counted.clone(), noted.clone());
+                open.spawn(async move {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                    let service = service_fn(move |request| answer(request, handler.clone(), noted.clone()));
+                    let io = TokioIo::new(tls);
+                    let _ = if h2 {
+                        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                            .serve_connection(io, service)
+                            .await
+                    } else {
+                        hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
+                    };
+                });
+            }
+        });
+        TestServer { address, connections, seen, accepting }
+    }
+}
+
+impl TestServer {
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    handler: Handler,
+    noted: Arc<Mutex<Vec<Seen>>>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let host = parts.headers.get(http::header::HOST).map(|host| host.to_str().unwrap().to_owned());
+    let host = parts.uri.authority().map(|authority| authority.to_string()).or(host).unwrap_or_default();
+    let seen =
+        Seen { method: parts.method, uri: parts.uri, headers: parts.headers, host, version: parts.version, body };
+    noted.lock().unwrap().push(seen.clone());
+    Ok(handler(seen).await)
+}
+
+pub fn full(status: u16, body: impl Into<Bytes>) -> Response<Body> {
+    let body = http_body_util::Full::new(body.into()).boxed_unsync();
+    Response::builder().status(status).header("content-type", "application/json").body(body).unwrap()
+}
+
+/// A handler that knows some paths.
+pub fn paths(answer: impl Fn(&str) -> Option<Response<Body>> + Send + Sync + 'static) -> Handler {
+    Arc::new(move |seen: Seen| {
+        let response = answer(seen.uri.path()).unwrap_or_else(|| full(404, "{}"));
+        Box::pin(std::future::ready(response))
+    })
+}
+
+/// A handler that says one thing.
+pub fn says(body: &'static str) -> Handler {
+    paths(move |_| Some(full(200, body)))
+}

@@ -1,0 +1,5 @@
+//! The crate from outside, against real servers on loopback.
+
+mod discovery;
+mod harness;
+mod http;
