@@ -8,6 +8,7 @@ use hearth_room::Rooms;
 use hearth_store::Store;
 use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
+use hearth_user::presence::Presence;
 
 use crate::Shutdown;
 
@@ -18,6 +19,8 @@ pub struct Doors {
     pub accounts: Accounts,
     /// What belongs to a user.
     pub users: Users,
+    /// Who is online.
+    pub presence: Presence,
     /// Everything about rooms.
     pub rooms: Rooms,
     /// What clients see change.

@@ -297,6 +297,9 @@ CREATE TABLE profiles (
     PRIMARY KEY (usr, field)
 ) without_rowid();
 
+-- Who is online is in memory; this is what survives a restart.
+CREATE TABLE presence (usr id_key(), status_msg bytes() NOT NULL);
+
 CREATE TABLE account_data (
     usr      BIGINT NOT NULL,
     room     BIGINT NOT NULL,  -- 0: global

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hearth_matrix::canonical::write_string;
 use hearth_matrix::ruma::OwnedRoomId;
 use hearth_store::{EventRow, Membership, Position, RoomNum, RoomPlace, StoreError, Tx};
+use hearth_user::presence::SetPresence;
 use tokio::time::Instant;
 
 use crate::views::access::Access;
@@ -41,6 +42,8 @@ impl Syncs {
         let from = request.from.map_or(self.inner.store.position(), |from| from.position);
         let deadline = Instant::now() + request.timeout.min(LONGEST);
         let mut stop = std::pin::pin!(stop);
+        let Reader { user, user_id, device, .. } = &request.reader;
+        let _syncing = self.inner.presence.begin_sync(*user, user_id, *device, SetPresence::default()).await?;
         loop {
             // Before reading, so that nothing is missed in between.
             let room = self.room_of(&request).await?;
@@ -77,9 +80,9 @@ impl Syncs {
                 }
             }
             let mut out = String::from("{\"start\":");
-            write_string(&mut out, &syncs.token(from, 0).to_string());
+            write_string(&mut out, &syncs.plain_token(from).to_string());
             out.push_str(",\"end\":");
-            write_string(&mut out, &syncs.token(upto, 0).to_string());
+            write_string(&mut out, &syncs.plain_token(upto).to_string());
             out.push_str(",\"chunk\":[");
             let empty = write_by_position(tx, &mut out, &stretches)?;
             out.push_str("]}");
@@ -126,7 +129,7 @@ impl Syncs {
             out.push_str(",\"messages\":{\"start\":");
             write_string(&mut out, &PageToken::from(start).to_string());
             out.push_str(",\"end\":");
-            write_string(&mut out, &syncs.token(upto, 0).to_string());
+            write_string(&mut out, &syncs.plain_token(upto).to_string());
             out.push_str(",\"chunk\":[");
             access.write(tx, &mut out, &newest)?;
             out.push_str("]},\"state\":[");

@@ -35,6 +35,8 @@ pub struct Filter {
     pub(crate) include_leave: bool,
     pub(crate) rooms: RoomMatch,
     pub(crate) account_data: EventMatch,
+    pub(crate) presence: EventMatch,
+    pub(crate) presence_limit: usize,
     pub(crate) room_account_data: EventMatch,
     pub(crate) ephemeral: EventMatch,
     pub(crate) timeline: EventMatch,
@@ -84,6 +86,11 @@ impl Filter {
             include_leave: room.include_leave,
             rooms: RoomMatch { only: room.rooms, not: room.not_rooms },
             account_data: EventMatch::plain(filter.account_data),
+            presence_limit: filter
+                .presence
+                .limit
+                .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+            presence: EventMatch::plain(filter.presence),
             room_account_data: EventMatch::of_room(room.account_data),
             ephemeral: EventMatch::of_room(room.ephemeral),
             timeline: EventMatch::of_room(room.timeline),
@@ -92,6 +99,11 @@ impl Filter {
             lazy_members,
             redundant_members,
         }
+    }
+
+    /// Whether presence is wanted at all.
+    pub(crate) fn wants_presence(&self) -> bool {
+        self.presence_limit > 0 && !self.presence.is_shut() && self.presence.allows_type("m.presence")
     }
 
     /// Whether events are written as they are.

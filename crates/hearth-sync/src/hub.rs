@@ -9,10 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hearth_matrix::ruma::OwnedRoomId;
 use hearth_room::TypingInRoom;
 use hearth_store::{Announced, Change, FeedEvent, FeedReceipt, Membership, Position, RoomNum, UserNum};
+use hearth_user::presence::Presence;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+pub(crate) use self::presence::{PresenceNews, PresenceSince, TICK};
 use crate::window::{LiveEvent, Window};
+
+mod presence;
 
 /// Users that are followed without waiting, at most.
 const FOLLOWED: usize = 10_000;
@@ -21,6 +26,7 @@ const NEWS: usize = 500;
 
 pub(crate) struct Hub {
     board: Mutex<Board>,
+    presence: Presence,
     is_local: Box<dyn Fn(&FeedEvent) -> bool + Send + Sync>,
 }
 
@@ -31,6 +37,7 @@ struct Board {
     present: FxHashMap<RoomNum, FxHashSet<UserNum>>,
     /// Who listens to a room, or to all, without being followed.
     watching: Vec<(Option<RoomNum>, Arc<Notify>)>,
+    calls: presence::Calls,
     tick: u64,
 }
 
@@ -46,6 +53,13 @@ struct Followed {
     account_data_at: Position,
     waiting: Vec<Arc<Waiter>>,
     used: u64,
+    /// When others may be woken again for his presence.
+    next_announced: Instant,
+    is_held: bool,
+    /// He is in the queue of those to be woken for others' presence.
+    is_called: bool,
+    /// Tick of the last announcement that concerned him.
+    heard: u64,
 }
 
 /// A user in a room.
@@ -68,6 +82,8 @@ pub(crate) struct Standing {
 #[derive(Debug)]
 pub(crate) struct Waiter {
     notify: Notify,
+    /// It is to be woken for presence, too.
+    presence: bool,
     /// Position of the first change that concerned it.
     first: AtomicI64,
 }
@@ -102,8 +118,8 @@ impl Drop for Watching<'_> {
 pub(crate) enum News {
     /// It doesn't: ask the store.
     AskStore,
-    /// Nothing happened up to a position.
-    Nothing(Position),
+    /// Nothing happened up to a position, nor in presence up to a counter.
+    Nothing(Position, i64),
     /// This happened.
     Rooms(RoomsNews),
 }
@@ -113,6 +129,7 @@ pub(crate) struct RoomsNews {
     pub(crate) upto: Position,
     pub(crate) rooms: Vec<(RoomNum, RoomNews)>,
     pub(crate) ignored: Arc<FxHashSet<UserNum>>,
+    pub(crate) presence: PresenceNews,
 }
 
 pub(crate) struct RoomNews {
@@ -123,13 +140,19 @@ pub(crate) struct RoomNews {
 
 impl Hub {
     /// A hub that hears of everything after a position.
-    pub(crate) fn new(position: Position, is_local: impl Fn(&FeedEvent) -> bool + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        position: Position,
+        presence: Presence,
+        is_local: impl Fn(&FeedEvent) -> bool + Send + Sync + 'static,
+    ) -> Self {
         Self {
+            presence,
             board: Mutex::new(Board {
                 window: Window::after(position),
                 followed: FxHashMap::default(),
                 present: FxHashMap::default(),
                 watching: Vec::new(),
+                calls: presence::Calls::default(),
                 tick: 0,
             }),
             is_local: Box::new(is_local),
@@ -145,6 +168,12 @@ impl Hub {
         let mut board = self.board();
         for change in announced {
             board.window.push(change, &self.is_local);
+            if let Change::Event(event) = &change.change
+                && let Some((user, before, Membership::Join)) = event.membership
+                && before != Some(Membership::Join)
+            {
+                self.presence.meets(user);
+            }
             board.hear(change);
         }
     }
@@ -161,12 +190,18 @@ impl Hub {
 
     /// Takes over what a read of the store found out about a user.
     pub(crate) fn follow(&self, user: UserNum, standing: Standing) {
-        self.board().follow(user, standing);
+        self.board().follow(user, standing, &self.presence);
     }
 
-    /// What happened for a user after a position, and in his rooms among those with typing notices.
-    pub(crate) fn news(&self, user: UserNum, after: Position, typing: &[TypingInRoom]) -> News {
-        self.board().news(user, after, typing)
+    /// What happened for a user after a position, in his rooms among those with typing notices, and in presence after a
+    /// counter, if that is wanted.
+    pub(crate) fn news(&self, user: UserNum, after: Position, typing: &[TypingInRoom], presence: Option<i64>) -> News {
+        let mut board = self.board();
+        let presence = match presence {
+            Some(after) => board.presence_news(&self.presence, user, after),
+            None => PresenceNews { upto: self.presence.counter(), seen: Vec::new() },
+        };
+        board.news(user, after, typing, presence)
     }
 
     /// Listens from now on to a room; without one, to all events. For few and old clients: each event is held against
@@ -182,15 +217,23 @@ impl Hub {
         self.board().followed.values().map(|followed| followed.waiting.len()).sum()
     }
 
-    /// Waits from now on for what concerns a user. None if something happened after `checked`, or if he is not followed.
-    pub(crate) fn wait(&self, user: UserNum, checked: Position) -> Option<Waiting<'_>> {
+    /// Waits from now on for what concerns a user, also in presence after a counter if that is wanted. None if something
+    /// happened after `checked`, or if he is not followed.
+    pub(crate) fn wait(&self, user: UserNum, checked: Position, presence: Option<i64>) -> Option<Waiting<'_>> {
         let mut board = self.board();
-        match board.news(user, checked, &[]) {
-            News::Nothing(_) => {}
+        let news = match presence {
+            Some(after) => board.presence_news(&self.presence, user, after),
+            None => PresenceNews { upto: 0, seen: Vec::new() },
+        };
+        match board.news(user, checked, &[], news) {
+            News::Nothing(..) => {}
             News::AskStore | News::Rooms(_) => return None,
         }
-        let waiter = Arc::new(Waiter { notify: Notify::new(), first: AtomicI64::new(i64::MAX) });
-        board.followed.get_mut(&user)?.waiting.push(Arc::clone(&waiter));
+        let first = AtomicI64::new(i64::MAX);
+        let waiter = Arc::new(Waiter { notify: Notify::new(), presence: presence.is_some(), first });
+        let followed = board.followed.get_mut(&user)?;
+        followed.is_called = false;
+        followed.waiting.push(Arc::clone(&waiter));
         metrics::gauge!("hearth_sync_waiting").increment(1.0);
         Some(Waiting { hub: self, user, waiter })
     }
@@ -290,7 +333,7 @@ impl Board {
         followed.wake(position);
     }
 
-    fn follow(&mut self, user: UserNum, standing: Standing) {
+    fn follow(&mut self, user: UserNum, standing: Standing, presence: &Presence) {
         self.tick += 1;
         let tick = self.tick;
         if let Some(followed) = self.followed.get_mut(&user) {
@@ -313,7 +356,7 @@ impl Board {
             // Too much happened meanwhile: next time.
             None => return,
         };
-        self.make_place();
+        self.make_place(presence);
         for (room, _) in &standing.rooms {
             self.present.entry(*room).or_default().insert(user);
         }
@@ -325,11 +368,16 @@ impl Board {
             account_data_at: Position(0),
             waiting: Vec::new(),
             used: tick,
+            next_announced: Instant::now(),
+            is_held: false,
+            is_called: false,
+            heard: 0,
         };
         self.followed.insert(user, followed);
         for announced in since {
             self.catch_up(user, &announced);
         }
+        self.no_stranger(user, presence);
     }
 
     /// What `hear` does, for one user who was not followed yet.
@@ -362,15 +410,15 @@ impl Board {
         }
     }
 
-    /// Forgets those who have not synced for longest.
-    fn make_place(&mut self) {
+    /// Forgets those who have not synced for longest. Who is or was online lately stays, so that others hear of his going.
+    fn make_place(&mut self, presence: &Presence) {
         if self.followed.len() < FOLLOWED {
             return;
         }
         let mut idle: Vec<(u64, UserNum)> = self
             .followed
             .iter()
-            .filter(|(_, followed)| followed.waiting.is_empty())
+            .filter(|(user, followed)| followed.waiting.is_empty() && !presence.is_known(**user))
             .map(|(user, followed)| (followed.used, *user))
             .collect();
         idle.sort_unstable();
@@ -383,7 +431,7 @@ impl Board {
         }
     }
 
-    fn news(&mut self, user: UserNum, after: Position, typing: &[TypingInRoom]) -> News {
+    fn news(&mut self, user: UserNum, after: Position, typing: &[TypingInRoom], presence: PresenceNews) -> News {
         self.tick += 1;
         let Some(followed) = self.followed.get_mut(&user) else { return News::AskStore };
         followed.used = self.tick;
@@ -431,10 +479,11 @@ impl Board {
                 rooms.push((*room, RoomNews::none(stay)));
             }
         }
-        if rooms.is_empty() {
-            return News::Nothing(self.window.newest().max(after));
+        let upto = self.window.newest().max(after);
+        if rooms.is_empty() && presence.seen.is_empty() {
+            return News::Nothing(upto, presence.upto);
         }
-        News::Rooms(RoomsNews { upto: self.window.newest().max(after), rooms, ignored: Arc::clone(&followed.ignored) })
+        News::Rooms(RoomsNews { upto, rooms, ignored: Arc::clone(&followed.ignored), presence })
     }
 }
 

@@ -9,6 +9,7 @@ mod events;
 mod filter;
 mod hub;
 mod lazy;
+mod presence;
 mod streams;
 mod tokens;
 mod v3;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use hearth_matrix::ruma::OwnedServerName;
 use hearth_room::Typing;
 use hearth_store::{Store, WallTime};
+use hearth_user::presence::Presence;
 
 pub use client_event::{EventOptions, Reader, is_visible, write_events};
 pub use events::EventsRequest;
@@ -38,6 +40,7 @@ struct Inner {
     store: Store,
     time: WallTime,
     typing: Typing,
+    presence: Presence,
     hub: Arc<hub::Hub>,
     lazy: lazy::LazyMembers,
     filters: filter::Filters,
@@ -45,9 +48,9 @@ struct Inner {
 
 impl Syncs {
     /// Over a store of which nobody has made use yet: from now on every change is heard of.
-    pub fn new(server_name: OwnedServerName, store: Store, time: WallTime, typing: Typing) -> Self {
+    pub fn new(server_name: OwnedServerName, store: Store, time: WallTime, typing: Typing, presence: Presence) -> Self {
         let is_local = move |event: &hearth_store::FeedEvent| *event.pdu.sender.server_name() == *server_name;
-        let hub = Arc::new(hub::Hub::new(store.position(), is_local));
+        let hub = Arc::new(hub::Hub::new(store.position(), presence.clone(), is_local));
         let listening = Arc::downgrade(&hub);
         store.on_commit(move |announced| {
             if let Some(hub) = listening.upgrade() {
@@ -60,8 +63,10 @@ impl Syncs {
                 hub.wake_room(room);
             }
         });
+        let listening = (Arc::downgrade(&hub), store.clone());
+        presence.on_change(move |user| presence::changed(&listening.0, &listening.1, user));
         let (lazy, filters) = (lazy::LazyMembers::new(), filter::Filters::new());
-        Self { inner: Arc::new(Inner { store, time, typing, hub, lazy, filters }) }
+        Self { inner: Arc::new(Inner { store, time, typing, presence, hub, lazy, filters }) }
     }
 
     /// Requests that wait for something to tell.

@@ -1,6 +1,7 @@
 //! Tokens that clients hand back: opaque to them, versioned, and naming their kind.
 //!
-//! `s1_POSITION_START_COUNTER` is a place on the clock (and in the typing notices of one start of one node), given by `/sync`.
+//! `s1_POSITION_START_TYPING_PRESENCE` is a place on the clock (and in the typing notices and presence of one start of one
+//! node), given by `/sync`.
 //! `t1_ORDER_NUM` is a place in room order, given by `/messages`, `/context` and as `prev_batch`.
 
 use std::fmt;
@@ -18,15 +19,17 @@ pub struct BadToken;
 pub struct SyncToken {
     /// Everything at or before it was sent.
     pub position: Position,
-    /// The start of the node that counted typing notices.
+    /// The start of the node that counted typing notices and presence.
     pub start: i64,
     /// The typing notices at or before it were sent, if `start` is this node's.
-    pub counter: i64,
+    pub typing: i64,
+    /// So was presence.
+    pub presence: i64,
 }
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s1_{}_{}_{}", self.position.0, self.start, self.counter)
+        write!(f, "s1_{}_{}_{}_{}", self.position.0, self.start, self.typing, self.presence)
     }
 }
 
@@ -38,7 +41,8 @@ impl FromStr for SyncToken {
         let token = Self {
             position: Position(number(parts.next())?),
             start: number(parts.next())?,
-            counter: number(parts.next())?,
+            typing: number(parts.next())?,
+            presence: number(parts.next())?,
         };
         (parts.next().is_none() && token.position.0 >= 0).then_some(token).ok_or(BadToken)
     }
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_client() {
-        let sync = SyncToken { position: Position(57), start: 1_700_000_000_000, counter: 3 };
+        let sync = SyncToken { position: Position(57), start: 1_700_000_000_000, typing: 3, presence: 4 };
         assert_eq!(sync.to_string().parse(), Ok(sync));
         assert_eq!(sync.to_string().parse(), Ok(PageToken::Sync(sync)));
         for place in [RoomPlace::START, RoomPlace::END, RoomPlace { room_order: -4, num: EventNum(12) }] {
@@ -113,7 +117,19 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused() {
-        for text in ["", "s1", "s1_", "s1_1_2", "s1_1_2_3_4", "s1_x_2_3", "s1_-1_2_3", "s2_1_2_3", "t1_1_2", "57"] {
+        for text in [
+            "",
+            "s1",
+            "s1_",
+            "s1_1_2",
+            "s1_1_2_3",
+            "s1_1_2_3_4_5",
+            "s1_x_2_3_4",
+            "s1_-1_2_3_4",
+            "s2_1_2_3_4",
+            "t1_1_2",
+            "57",
+        ] {
             assert_eq!(text.parse::<SyncToken>(), Err(BadToken), "{text}");
         }
         for text in ["", "t1_", "t1_1", "t1_1_2_3", "t1_1_x", "t2_1_2", "s1_1"] {

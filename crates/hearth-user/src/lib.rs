@@ -1,9 +1,10 @@
-//! What belongs to a user: profile, account data and tags, filters, push rules.
+//! What belongs to a user: profile, account data and tags, filters, push rules, presence.
 //!
 //! Rooms are strangers here: whoever shows a changed profile in rooms does it with [`Users::profile`] in hand.
 
 pub mod account_data;
 pub mod filters;
+pub mod presence;
 pub mod profile;
 pub mod push_rules;
 pub mod tags;

@@ -9,6 +9,7 @@ use hearth_room::{Rooms, RoomsConfig};
 use hearth_store::{DatabaseUrl, Noun, Store, StoreError, StoreOptions, WallTime};
 use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
+use hearth_user::presence::Presence;
 
 use crate::data_dir::{DataDir, DataDirError, admin_socket};
 use crate::residence::InRooms;
@@ -90,13 +91,21 @@ impl Homeserver {
             time.clone(),
         );
         let residence = Arc::new(InRooms(rooms.clone()));
-        let syncs = Syncs::new(settings.server_name.clone(), store.clone(), time.clone(), rooms.typing().clone());
+        let presence = Presence::new(settings.presence.enabled, store.clone(), time.clone());
+        let syncs = Syncs::new(
+            settings.server_name.clone(),
+            store.clone(),
+            time.clone(),
+            rooms.typing().clone(),
+            presence.clone(),
+        );
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
         let measured = store.clone();
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
+            presence,
             rooms,
             syncs,
             views: Views::new(store.clone(), time),

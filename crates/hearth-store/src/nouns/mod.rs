@@ -6,6 +6,7 @@ mod events;
 mod filters;
 mod identity;
 mod members;
+mod presence;
 mod profiles;
 mod receipts;
 mod rooms;

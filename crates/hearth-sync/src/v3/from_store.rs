@@ -8,17 +8,17 @@ use hearth_store::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::SyncRequest;
 use super::write::{self, Ephemeral};
+use super::{Counters, SyncRequest};
+use crate::Syncs;
 use crate::client_event::{EventOptions, Reader, write_events, write_state};
-use crate::hub::Stay;
+use crate::hub::{PresenceNews, PresenceSince, Stay};
 use crate::streams::account_data::{self, AccountData};
 use crate::streams::receipts::{self, Told};
 use crate::streams::state::{LazyQuery, StateQuery, lazy_members, state};
 use crate::streams::summary::{Summary, summary};
 use crate::streams::timeline::{Timeline, TimelineQuery, timeline};
 use crate::streams::unread::read_counts;
-use crate::{SyncToken, Syncs};
 
 pub(super) struct Question<'a> {
     pub(super) request: &'a SyncRequest,
@@ -32,6 +32,8 @@ pub(super) struct Found {
     pub(super) json: String,
     pub(super) upto: Position,
     pub(super) empty: bool,
+    /// Presence up to here is in it.
+    pub(super) presence: i64,
     pub(super) stays: Vec<(RoomNum, Stay)>,
     pub(super) ignored: FxHashSet<UserNum>,
     /// Rooms told as if the client had never heard of them.
@@ -123,8 +125,15 @@ impl Question<'_> {
         for history in all {
             leave.extend(self.left_room(tx, &sources, history, &mut members)?);
         }
-        let token = self.syncs.token(sources.upto, typing);
-        let (json, empty) = self.write(tx, &sources, token, &join, &leave, all)?;
+        let presence = self.presence(&sources, joined);
+        let token = self.syncs.token(sources.upto, Counters { typing, presence: presence.upto });
+        let mut json = String::with_capacity(1024 + 8192 * join.len());
+        write::begin(&mut json, token);
+        let head = json.len();
+        self.write(tx, &mut json, &sources, &join, &leave, all)?;
+        let seen = write::wanted_presence(&presence, &self.request.filter);
+        let empty = json.len() == head && seen.is_empty();
+        write::end(&mut json, &seen, self.reader.now_ms);
         let stays = joined.iter().filter_map(|history| {
             let row = history.last()?;
             let room = tx.rooms().by_num(row.room);
@@ -137,11 +146,28 @@ impl Question<'_> {
             json,
             upto: sources.upto,
             empty,
+            presence: presence.upto,
             stays,
             ignored: sources.ignored.clone(),
             rooms_anew: parts.filter(|part| part.anew).map(|part| part.room.num).collect(),
             members,
         })
+    }
+
+    /// Of those he shares a room with; of people in rooms that he came to since, as they are.
+    fn presence(&self, sources: &Sources<'_>, joined: &[&[MembershipRow]]) -> PresenceNews {
+        if !self.request.filter.wants_presence() {
+            return PresenceNews { upto: self.syncs.inner.presence.counter(), seen: Vec::new() };
+        }
+        let now = || joined.iter().filter_map(|history| history.last());
+        let newly: Vec<RoomNum> =
+            now().filter(|row| sources.since.is_some_and(|since| row.since > since)).map(|row| row.room).collect();
+        let since = match self.request.since {
+            Some(_) => PresenceSince::Counter(self.syncs.presence_since(self.request.since)),
+            None => PresenceSince::Start,
+        };
+        let rooms = now().map(|row| row.room).collect();
+        self.syncs.inner.hub.presence(self.request.user, since, &rooms, &newly, sources.ignored)
     }
 
     /// Whether anything may have changed in a joined room.
@@ -393,19 +419,16 @@ impl Question<'_> {
     fn write(
         &self,
         tx: &mut Tx<'_>,
+        out: &mut String,
         sources: &Sources<'_>,
-        token: SyncToken,
         join: &[RoomPart<'_>],
         leave: &[RoomPart<'_>],
         all: &[&[MembershipRow]],
-    ) -> Result<(String, bool), StoreError> {
-        let mut out = String::with_capacity(1024 + 8192 * join.len());
-        write::begin(&mut out, token);
-        let head = out.len();
+    ) -> Result<(), StoreError> {
         let before = out.len();
-        write::key(&mut out, "account_data");
+        write::key(out, "account_data");
         out.push_str("{\"events\":[");
-        if account_data::write(&mut out, &sources.account_data.global, &self.request.filter.account_data) {
+        if account_data::write(out, &sources.account_data.global, &self.request.filter.account_data) {
             out.push_str("]}");
         } else {
             out.truncate(before);
@@ -414,20 +437,18 @@ impl Question<'_> {
         let rows: FxHashMap<EventNum, EventRow> =
             tx.events().rows(&nums)?.into_iter().map(|row| (row.num, row)).collect();
         let before = out.len();
-        write::key(&mut out, "rooms");
+        write::key(out, "rooms");
         out.push('{');
-        self.write_rooms(tx, &mut out, "join", join, &rows, sources)?;
-        self.write_rooms(tx, &mut out, "leave", leave, &rows, sources)?;
-        self.write_offers(tx, &mut out, sources, all, Membership::Invite)?;
-        self.write_offers(tx, &mut out, sources, all, Membership::Knock)?;
+        self.write_rooms(tx, out, "join", join, &rows, sources)?;
+        self.write_rooms(tx, out, "leave", leave, &rows, sources)?;
+        self.write_offers(tx, out, sources, all, Membership::Invite)?;
+        self.write_offers(tx, out, sources, all, Membership::Knock)?;
         if out.ends_with('{') {
             out.truncate(before);
         } else {
             out.push('}');
         }
-        let empty = out.len() == head;
-        write::end(&mut out);
-        Ok((out, empty))
+        Ok(())
     }
 
     fn write_rooms(

@@ -43,8 +43,9 @@ impl Window<'_> {
         } else {
             out.push_str("}}");
         }
-        write::end(&mut out);
-        Some((out, empty))
+        let presence = write::wanted_presence(&news.presence, filter);
+        write::end(&mut out, &presence, self.reader.now_ms);
+        Some((out, empty && presence.is_empty()))
     }
 
     /// True if there was something to tell of the room; none if it takes the store.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hearth_matrix::ruma::OwnedUserId;
 use hearth_store::{DeviceNum, Position, StoreError, UserNum};
+use hearth_user::presence::SetPresence;
 use tokio::time::Instant;
 
 use crate::client_event::Reader;
@@ -42,6 +43,8 @@ pub struct SyncRequest {
     pub state_after: Option<&'static str>,
     /// How long to wait for something to tell.
     pub timeout: Duration,
+    /// What it says of the user that he syncs.
+    pub set_presence: SetPresence,
 }
 
 /// Why there is no answer.
@@ -56,9 +59,15 @@ pub enum SyncError {
 struct Answer {
     json: String,
     upto: Position,
-    /// Typing notices up to here are in it.
-    typing: i64,
+    counters: Counters,
     empty: bool,
+}
+
+/// What has no position and is in an answer up to here.
+#[derive(Clone, Copy)]
+struct Counters {
+    typing: i64,
+    presence: i64,
 }
 
 impl Syncs {
@@ -66,6 +75,8 @@ impl Syncs {
     pub async fn sync(&self, request: SyncRequest, stop: impl Future<Output = ()>) -> Result<String, SyncError> {
         // On the heap: what waits shall be small.
         let request = Box::new(request);
+        let SyncRequest { user, user_id, device, set_presence, .. } = &*request;
+        let _syncing = Box::pin(self.inner.presence.begin_sync(*user, user_id, *device, *set_presence)).await?;
         let at_once = request.since.is_none() || request.full_state || request.timeout.is_zero();
         let deadline = Instant::now() + request.timeout.min(LONGEST);
         let mut stop = std::pin::pin!(stop);
@@ -76,8 +87,9 @@ impl Syncs {
             if !answer.empty || at_once {
                 return Ok(answer.json);
             }
-            let Answer { json, upto, typing, .. } = answer;
-            let Some(waiting) = self.inner.hub.wait(request.user, upto) else {
+            let Answer { json, upto, counters, .. } = answer;
+            let presence = request.filter.wants_presence().then_some(counters.presence);
+            let Some(waiting) = self.inner.hub.wait(request.user, upto, presence) else {
                 // Something happened this moment, or too much for the window: look again.
                 drop(json);
                 spins += 1;
@@ -85,13 +97,13 @@ impl Syncs {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 if Instant::now() >= deadline {
-                    return Ok(write::nothing(self.token(upto, typing)));
+                    return Ok(write::nothing(self.token(upto, counters)));
                 }
                 continue;
             };
             drop(json);
             spins = 0;
-            if self.inner.typing.changed_since(Some(typing)).0 == typing {
+            if self.inner.typing.changed_since(Some(counters.typing)).0 == counters.typing {
                 let over = tokio::select! {
                     () = waiting.notified() => false,
                     () = tokio::time::sleep_until(deadline) => true,
@@ -99,7 +111,7 @@ impl Syncs {
                 };
                 if over {
                     let upto = waiting.end().max(upto);
-                    return Ok(write::nothing(self.token(upto, typing)));
+                    return Ok(write::nothing(self.token(upto, counters)));
                 }
             }
             checked = waiting.end().max(upto);
@@ -109,23 +121,26 @@ impl Syncs {
     /// What there is to tell now. Nothing concerned the user in `since < position <= checked`.
     async fn answer(&self, request: &SyncRequest, checked: Position) -> Result<Answer, SyncError> {
         let (typing, changed) = self.typing_since(request.since);
+        let presence = request.filter.wants_presence().then(|| self.presence_since(request.since));
         if let Some(since) = request.since
             && !request.full_state
         {
-            match self.inner.hub.news(request.user, checked, &changed) {
-                News::Nothing(upto) => {
-                    let json = write::nothing(self.token(upto, typing));
-                    return Ok(Answer { json, upto, typing, empty: true });
+            match self.inner.hub.news(request.user, checked, &changed, presence) {
+                News::Nothing(upto, presence) => {
+                    let counters = Counters { typing, presence };
+                    let json = write::nothing(self.token(upto, counters));
+                    return Ok(Answer { json, upto, counters, empty: true });
                 }
                 News::AskStore => {}
                 News::Rooms(news) => {
                     let upto = news.upto;
-                    let token = self.token(upto, typing);
+                    let counters = Counters { typing, presence: news.presence.upto };
+                    let token = self.token(upto, counters);
                     let reader = self.reader(request);
                     let window =
                         from_window::Window { request, reader, since: since.position, token, typing: &changed };
                     if let Some((json, empty)) = window.answer(&self.inner.lazy, &news) {
-                        return Ok(Answer { json, upto, typing, empty });
+                        return Ok(Answer { json, upto, counters, empty });
                     }
                 }
             }
@@ -148,14 +163,15 @@ impl Syncs {
         self.inner.lazy.note(request.device, found.upto, &found.rooms_anew, &found.members);
         let standing = Standing { at: found.upto, rooms: found.stays, ignored: found.ignored };
         self.inner.hub.follow(request.user, standing);
-        Ok(Answer { json: found.json, upto: found.upto, typing, empty: found.empty })
+        let counters = Counters { typing, presence: found.presence };
+        Ok(Answer { json: found.json, upto: found.upto, counters, empty: found.empty })
     }
 
     /// Rooms with typing notices that the client has not seen.
     fn typing_since(&self, since: Option<SyncToken>) -> (i64, Vec<hearth_room::TypingInRoom>) {
         let typing = &self.inner.typing;
         match since {
-            Some(since) if since.start == typing.start() => typing.changed_since(Some(since.counter)),
+            Some(since) if since.start == typing.start() => typing.changed_since(Some(since.typing)),
             // Of another node or start: what is, and what lately ended.
             Some(_) => typing.changed_since(None),
             None => {
@@ -166,8 +182,19 @@ impl Syncs {
         }
     }
 
-    pub(crate) fn token(&self, position: Position, counter: i64) -> SyncToken {
-        SyncToken { position, start: self.inner.typing.start(), counter }
+    /// Up to which counter a client was told of presence. One of another node or start gets all that is remembered.
+    fn presence_since(&self, since: Option<SyncToken>) -> i64 {
+        since.filter(|since| since.start == self.inner.typing.start()).map_or(0, |since| since.presence)
+    }
+
+    fn token(&self, position: Position, counters: Counters) -> SyncToken {
+        let Counters { typing, presence } = counters;
+        SyncToken { position, start: self.inner.typing.start(), typing, presence }
+    }
+
+    /// A token for who hears neither of typing nor of presence.
+    pub(crate) fn plain_token(&self, position: Position) -> SyncToken {
+        self.token(position, Counters { typing: 0, presence: 0 })
     }
 
     fn reader(&self, request: &SyncRequest) -> Reader {
@@ -189,6 +216,8 @@ mod tests {
     use hearth_room::Typing;
     use hearth_store::{DatabaseUrl, Store, StoreOptions, StringNum, WallTime};
 
+    use hearth_user::presence::{Presence, SetPresence};
+
     use super::SyncRequest;
     use crate::{Filter, Syncs};
 
@@ -196,7 +225,8 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_small() {
         let store = Store::open(StoreOptions { url: DatabaseUrl::Inline, threads: 1 }).await.unwrap();
-        let syncs = Syncs::new(owned_server_name!("x"), store, WallTime::manual(0), Typing::default());
+        let presence = Presence::new(true, store.clone(), WallTime::manual(0));
+        let syncs = Syncs::new(owned_server_name!("x"), store, WallTime::manual(0), Typing::default(), presence);
         let request = SyncRequest {
             user: StringNum(1),
             user_id: user_id!("@a:x").to_owned(),
@@ -206,6 +236,7 @@ mod tests {
             full_state: false,
             state_after: None,
             timeout: Duration::ZERO,
+            set_presence: SetPresence::default(),
         };
         let waiting = syncs.sync(request, std::future::pending());
         assert!(size_of_val(&waiting) < 1024, "{}", size_of_val(&waiting));

@@ -4,10 +4,12 @@ use std::fmt::{Display, Write};
 
 use hearth_matrix::canonical::write_string;
 use hearth_store::UserNum;
+use hearth_user::presence::Seen;
 use rustc_hash::FxHashSet;
 
 use crate::SyncToken;
-use crate::filter::EventMatch;
+use crate::filter::{EventMatch, Filter};
+use crate::hub::PresenceNews;
 use crate::streams::receipts::{self, Told};
 
 /// Appends what can be displayed.
@@ -32,8 +34,15 @@ pub(super) fn begin(out: &mut String, next_batch: SyncToken) {
     push(out, format_args!("\"{next_batch}\""));
 }
 
-pub(super) fn end(out: &mut String) {
-    out.push_str(",\"to_device\":{\"events\":[]},\"presence\":{\"events\":[]}");
+pub(super) fn end(out: &mut String, presence: &[&Seen], now_ms: i64) {
+    out.push_str(",\"to_device\":{\"events\":[]},\"presence\":{\"events\":[");
+    for (n, seen) in presence.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        seen.write(out, now_ms);
+    }
+    out.push_str("]}");
     out.push_str(",\"device_one_time_keys_count\":{},\"device_unused_fallback_key_types\":[]}");
 }
 
@@ -41,8 +50,22 @@ pub(super) fn end(out: &mut String) {
 pub(super) fn nothing(next_batch: SyncToken) -> String {
     let mut out = String::with_capacity(256);
     begin(&mut out, next_batch);
-    end(&mut out);
+    end(&mut out, &[], 0);
     out
+}
+
+/// The presence that a client wants: of too many the newest.
+pub(super) fn wanted_presence<'a>(news: &'a PresenceNews, filter: &Filter) -> Vec<&'a Seen> {
+    if !filter.wants_presence() {
+        return Vec::new();
+    }
+    let mut seen: Vec<&Seen> =
+        news.seen.iter().filter(|seen| filter.presence.allows_sender(&seen.shown.user_id)).collect();
+    if seen.len() > filter.presence_limit {
+        seen.sort_unstable_by_key(|seen| seen.changed);
+        seen.drain(..seen.len() - filter.presence_limit);
+    }
+    seen
 }
 
 /// The ephemeral events of a room that a client wants.

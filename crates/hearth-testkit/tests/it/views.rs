@@ -70,7 +70,7 @@ impl Room {
 
     /// What a client has that synced just now.
     fn sync_token(&self) -> String {
-        format!("s1_{}_0_0", self.server.running().doors().store.position().0)
+        format!("s1_{}_0_0_0", self.server.running().doors().store.position().0)
     }
 }
 

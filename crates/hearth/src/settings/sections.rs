@@ -227,9 +227,9 @@ section! {
 }
 
 section! {
-    /// Who is online. Not built yet: its keys are taken, and change nothing.
+    /// Who is online.
     Presence {
-        /// Tell users who is online.
+        /// Tell users who is online, of those they share a room with. It costs little, but much of the traffic of quiet servers.
         enabled: bool = true,
     }
 }

@@ -45,6 +45,7 @@ async fn send(
         }
     }
     let txn = txn(&sender, request.txn_id.to_string());
+    doors.presence.active(sender.user, sender.device);
     let event_id = doors.rooms.send(&sender.user_id, &request.room_id, draft, txn, None).await?;
     Ok(Matrix(send_message_event::v3::Response::new(event_id)))
 }
@@ -57,6 +58,7 @@ async fn redact(
 ) -> Result<Matrix<redact_event::v3::Response>, ApiError> {
     let txn = txn(&sender, request.txn_id.to_string());
     let (room_id, target) = (&request.room_id, &request.event_id);
+    doors.presence.active(sender.user, sender.device);
     let event_id = doors.rooms.redact(&sender.user_id, room_id, target, request.reason, txn).await?;
     Ok(Matrix(redact_event::v3::Response::new(event_id)))
 }
@@ -70,6 +72,7 @@ async fn set_state(
 ) -> Result<JsonBody<Value>, ApiError> {
     may_act(&sender)?;
     let draft = Draft::state(kind, state_key, content(body.get())?);
+    doors.presence.active(sender.user, sender.device);
     let event_id = doors.rooms.set_state(&sender.user_id, &room_id, draft, None).await?;
     Ok(JsonBody(json!({ "event_id": event_id })))
 }

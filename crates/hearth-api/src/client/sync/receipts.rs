@@ -39,6 +39,7 @@ async fn create_receipt(
         ReceiptType::FullyRead => ReadMarkers { fully_read: Some(request.event_id), ..ReadMarkers::default() },
         other => return Err(ApiError::invalid_param(format!("{other} is no type of receipt"))),
     };
+    doors.presence.active(sender.user, sender.device);
     doors.rooms.set_read_markers(&sender.user_id, sender.user, &request.room_id, markers).await?;
     Ok(Matrix(create_receipt::v3::Response::new()))
 }
@@ -53,6 +54,7 @@ async fn set_read_marker(
     let public = request.read_receipt.map(|event_id| receipt(false, event_id));
     let private = request.private_read_receipt.map(|event_id| receipt(true, event_id));
     let markers = ReadMarkers { fully_read: request.fully_read, receipts: public.into_iter().chain(private).collect() };
+    doors.presence.active(sender.user, sender.device);
     doors.rooms.set_read_markers(&sender.user_id, sender.user, &request.room_id, markers).await?;
     Ok(Matrix(set_read_marker::v3::Response::new()))
 }

@@ -25,6 +25,7 @@ async fn set_typing(
         Typing::Yes(typing) => Some(typing.timeout),
         _ => None,
     };
+    doors.presence.active(sender.user, sender.device);
     doors.rooms.set_typing(&sender.user_id, sender.user, &request.room_id, lasts).await?;
     Ok(Matrix(create_typing_event::v3::Response::new()))
 }

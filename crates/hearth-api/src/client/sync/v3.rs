@@ -9,6 +9,7 @@ use axum::extract::{FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use hearth_sync::{BadToken, SyncError, SyncRequest, SyncToken, Syncs};
 use hearth_user::filters::FilterError;
+use hearth_user::presence::{PresenceState, SetPresence};
 use http::{HeaderValue, Method, header};
 
 use crate::route::{Answer, Route};
@@ -53,6 +54,7 @@ async fn prepare(request: Request, doors: Doors) -> Result<SyncRequest, ApiError
         full_state: query.full_state,
         state_after: query.state_after,
         timeout: query.timeout,
+        set_presence: query.set_presence,
     })
 }
 
@@ -72,6 +74,7 @@ struct Query {
     full_state: bool,
     state_after: Option<&'static str>,
     timeout: Duration,
+    set_presence: SetPresence,
 }
 
 impl Query {
@@ -95,8 +98,10 @@ impl Query {
                         value.parse().map_err(|_| ApiError::invalid_param("timeout is a number of milliseconds"))?;
                     parsed.timeout = Duration::from_millis(ms);
                 }
-                "set_presence" if !matches!(&*value, "offline" | "online" | "unavailable") => {
-                    return Err(ApiError::invalid_param("set_presence is offline, online or unavailable"));
+                "set_presence" => {
+                    let state = PresenceState::from_spec(&value)
+                        .ok_or_else(|| ApiError::invalid_param("set_presence is offline, online or unavailable"))?;
+                    parsed.set_presence = SetPresence { state, explicit: true };
                 }
                 _ => {}
             }
@@ -153,7 +158,7 @@ mod tests {
     #[test]
     fn queries_are_read_as_the_specification_says() {
         let query =
-            Query::parse("since=s1_5_6_7&timeout=30000&full_state=true&filter=%7B%7D&set_presence=offline").unwrap();
+            Query::parse("since=s1_5_6_7_8&timeout=30000&full_state=true&filter=%7B%7D&set_presence=offline").unwrap();
         assert_eq!(query.since.map(|since| since.position.0), Some(5));
         assert_eq!(query.timeout, Duration::from_secs(30));
         assert!(query.full_state);

@@ -2,6 +2,7 @@
 
 use hearth_user::account_data::AccountDataError;
 use hearth_user::filters::FilterError;
+use hearth_user::presence::{GetPresenceError, SetPresenceError};
 use hearth_user::profile::{GetProfileError, SetProfileError};
 use hearth_user::push_rules::PushRuleError;
 use hearth_user::tags::TagError;
@@ -60,6 +61,24 @@ impl From<FilterError> for ApiError {
             FilterError::TooLarge => Self::too_large(error.to_string()),
             FilterError::NotFound => Self::not_found("Unknown filter"),
             FilterError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<GetPresenceError> for ApiError {
+    fn from(error: GetPresenceError) -> Self {
+        match error {
+            GetPresenceError::Forbidden => Self::forbidden("You are not allowed to see their presence"),
+            GetPresenceError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<SetPresenceError> for ApiError {
+    fn from(error: SetPresenceError) -> Self {
+        match error {
+            SetPresenceError::StatusTooLong => Self::invalid_param(error.to_string()),
+            SetPresenceError::Store(cause) => Self::internal(cause),
         }
     }
 }

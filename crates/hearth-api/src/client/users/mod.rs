@@ -1,9 +1,10 @@
-//! What belongs to a user: profile, account data, tags, filters, push rules; and what the server can do for him.
+//! What belongs to a user: profile, account data, tags, filters, push rules, presence; and what the server can do for him.
 
 mod account_data;
 mod capabilities;
 mod errors;
 mod filters;
+mod presence;
 mod profile;
 mod push_rules;
 mod tags;
@@ -21,6 +22,7 @@ pub(crate) fn routes() -> Vec<Route> {
         tags::routes(),
         filters::routes(),
         push_rules::routes(),
+        presence::routes(),
     ]
     .into_iter()
     .flatten()

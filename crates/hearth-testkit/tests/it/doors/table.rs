@@ -199,6 +199,8 @@ fn devices() -> Vec<Row> {
 fn profiles() -> Vec<Row> {
     let field = "/_matrix/client/v3/profile/{userId}/{keyName}";
     let other = "/_matrix/client/v3/profile/{other}/displayname";
+    let presence = "/_matrix/client/v3/presence/{userId}/status";
+    let presence_of_other = "/_matrix/client/v3/presence/{other}/status";
     vec![
         anybody("GET", "/_matrix/client/v3/profile/{userId}")
             .no_path("/_matrix/client/v3/profile/@none:hearth.test", NOT_FOUND),
@@ -209,6 +211,15 @@ fn profiles() -> Vec<Row> {
             .no_body(r#"{"displayname": 1}"#, INVALID_PARAM)
             .no_path(other, FORBIDDEN),
         user("DELETE", field).no_path(other, FORBIDDEN),
+        user("GET", presence)
+            .no_path(presence_of_other, FORBIDDEN)
+            .no_path("/_matrix/client/v3/presence/@none:hearth.test/status", FORBIDDEN),
+        user("PUT", presence)
+            .body(r#"{"presence":"online"}"#)
+            .no_body("{}", BAD_JSON)
+            .no_body(r#"{"presence":5}"#, BAD_JSON)
+            .no_body(r#"{"presence":"asleep"}"#, INVALID_PARAM)
+            .no_path(presence_of_other, FORBIDDEN),
     ]
 }
 

@@ -5,6 +5,7 @@ mod filters;
 mod joined;
 mod memberships;
 mod peeking;
+mod presence;
 mod traffic;
 mod waiting;
 
