@@ -214,7 +214,11 @@ impl Question<'_> {
                 summary_of_room = Some(summary(tx, &room, &head, request.user)?);
             }
             let heroes = summary_of_room.as_ref().and_then(|summary| summary.heroes.as_deref()).unwrap_or_default();
-            told = self.state(tx, sources, &room, base, end, &timeline, heroes, members)?;
+            let stale = match sources.since.filter(|since| newly && was_joined(history, *since)) {
+                Some(since) => tx.rooms().snapshot_at(room.num, since)?,
+                None => None,
+            };
+            told = self.state(tx, sources, &room, base, stale, end, &timeline, heroes, members)?;
         }
         let account_data = match newly {
             true => account_data::of_room(tx, request.user, room.num)?,
@@ -302,7 +306,7 @@ impl Question<'_> {
                 Some(since) => tx.rooms().snapshot_at(room.num, since)?,
                 None => None,
             };
-            told = self.state(tx, sources, &room, base, end, &timeline, &[], members)?;
+            told = self.state(tx, sources, &room, base, None, end, &timeline, &[], members)?;
         }
         Ok(Some(RoomPart {
             room,
@@ -358,7 +362,7 @@ impl Question<'_> {
         Ok(tx.state().difference(room.num, base, end)?.iter().any(|difference| difference.key.kind == member))
     }
 
-    /// The state events to tell, in order.
+    /// The state events to tell, in order. `stale` is the state that the client knew of a room that is told anew.
     #[allow(clippy::too_many_arguments, reason = "state depends on all of it")]
     fn state(
         &self,
@@ -366,6 +370,7 @@ impl Question<'_> {
         sources: &Sources<'_>,
         room: &RoomRecord,
         base: Option<SnapshotNum>,
+        stale: Option<SnapshotNum>,
         end: SnapshotNum,
         timeline: &Timeline,
         heroes: &[UserNum],
@@ -381,6 +386,11 @@ impl Question<'_> {
             needed.extend(heroes);
             if base.is_none() {
                 needed.insert(request.user);
+            }
+            // Who left and came back between two answers may still hold members of before.
+            if let Some(stale) = stale {
+                let moved = tx.state().difference(room.num, stale, end)?;
+                needed.extend(moved.iter().filter(|d| d.key.kind == sources.member).map(|d| d.key.state_key));
             }
             let start = timeline.rows.first().and_then(|row| row.snapshot_before);
             let snapshot = start.filter(|_| !after).unwrap_or(end);
@@ -571,4 +581,8 @@ impl Question<'_> {
 
 fn is_now(history: &[MembershipRow], membership: Membership) -> bool {
     history.last().is_some_and(|row| row.membership == membership)
+}
+
+fn was_joined(history: &[MembershipRow], at: Position) -> bool {
+    history.iter().any(|row| row.membership == Membership::Join && row.covers(at))
 }
