@@ -15,6 +15,7 @@ mod refresh;
 mod register;
 mod residence;
 mod secrets;
+mod session_end;
 mod sessions;
 mod shared_secret;
 mod usernames;
@@ -36,6 +37,7 @@ pub use refresh::{RefreshError, Refreshed};
 pub use register::{RegisterError, Registered, Registration};
 pub use residence::{Residence, Work};
 pub use secrets::Secret;
+pub use session_end::Heard;
 pub use sessions::{AuthenticateError, Authenticated, SignedIn};
 pub use shared_secret::{SharedSecretError, SharedSecretRegistration};
 pub use usernames::UsernameError;
@@ -96,6 +98,7 @@ struct Inner {
     residence: Arc<dyn Residence>,
     passwords: passwords::Passwords,
     sessions: sessions::Sessions,
+    ends: session_end::Ends,
 }
 
 impl Accounts {
@@ -103,7 +106,8 @@ impl Accounts {
     pub fn new(config: AccountsConfig, store: Store, time: WallTime, residence: Arc<dyn Residence>) -> Self {
         let passwords = passwords::Passwords::new(config.password_cost);
         let sessions = sessions::Sessions::new(&store, config.sole_owner);
-        Self { inner: Arc::new(Inner { config, store, time, residence, passwords, sessions }) }
+        let ends = session_end::Ends::new(&store);
+        Self { inner: Arc::new(Inner { config, store, time, residence, passwords, sessions, ends }) }
     }
 
     /// What we are told.

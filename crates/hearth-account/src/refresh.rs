@@ -25,6 +25,9 @@ pub enum RefreshError {
     /// Nobody's token, or one that was used.
     #[error("unknown refresh token")]
     Unknown,
+    /// An administrator has locked the account.
+    #[error("the account is locked")]
+    Locked,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -34,8 +37,15 @@ impl Accounts {
     /// Replaces a refresh token and its access token.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Refreshed, RefreshError> {
         let hash = token_hash(refresh_token);
-        let known = self.store().read(move |tx| tx.tokens().refresh_token(&hash)).await?;
-        let user = known.ok_or(RefreshError::Unknown)?.user;
+        let known = self.store().read(move |tx| {
+            let Some(known) = tx.tokens().refresh_token(&hash)? else { return Ok(None) };
+            tx.accounts().by_num(known.user)
+        });
+        let account = known.await?.filter(|account| !account.state.deactivated).ok_or(RefreshError::Unknown)?;
+        if account.state.locked {
+            return Err(RefreshError::Locked);
+        }
+        let user = account.user;
 
         let minted = self.mint(true);
         let tokens = minted.tokens;

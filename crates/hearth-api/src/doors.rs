@@ -10,7 +10,7 @@ use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 use hearth_user::presence::Presence;
 
-use crate::Shutdown;
+use crate::{Limits, Shutdown};
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct Doors {
     pub store: Store,
     /// What the doors are told.
     pub options: Arc<DoorOptions>,
+    /// How much may be asked.
+    pub limits: Limits,
     /// The server wants to stop.
     pub shutdown: Shutdown,
     /// Writes the page of metrics.

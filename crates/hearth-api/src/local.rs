@@ -30,6 +30,7 @@ pub fn local_router(doors: Doors) -> Router {
         .route("/users", get(list).post(create))
         .route("/users/reset-password", post(reset_password))
         .route("/users/deactivate", post(deactivate))
+        .route("/users/set", post(set))
         .fallback(async || ApiError::unrecognized())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(doors)
@@ -95,6 +96,28 @@ async fn deactivate(State(doors): State<Doors>, JsonBody(wish): JsonBody<Deactiv
     Ok(answer(&json!({ "user_id": user_id })))
 }
 
+#[derive(Deserialize)]
+struct Set {
+    name: String,
+    admin: Option<bool>,
+    locked: Option<bool>,
+    suspended: Option<bool>,
+}
+
+async fn set(State(doors): State<Doors>, JsonBody(wish): JsonBody<Set>) -> Result<Response, ApiError> {
+    let user_id = local_user_id(&doors, &wish.name)?;
+    if let Some(admin) = wish.admin {
+        doors.accounts.set_admin(&user_id, admin).await.map_err(admin_refusal)?;
+    }
+    if let Some(locked) = wish.locked {
+        doors.accounts.set_locked(&user_id, locked).await.map_err(admin_refusal)?;
+    }
+    if let Some(suspended) = wish.suspended {
+        doors.accounts.set_suspended(&user_id, suspended).await.map_err(admin_refusal)?;
+    }
+    Ok(answer(&json!({ "user_id": user_id })))
+}
+
 async fn list(State(doors): State<Doors>) -> Result<Response, ApiError> {
     let mut users = Vec::new();
     let mut after = String::new();
@@ -109,6 +132,8 @@ async fn list(State(doors): State<Doors>) -> Result<Response, ApiError> {
                 "user_id": listed.user_id,
                 "admin": listed.account.admin,
                 "guest": listed.account.kind == UserKind::Guest,
+                "locked": listed.account.state.locked,
+                "suspended": listed.account.state.suspended,
                 "deactivated": listed.account.state.deactivated,
             })
         }));

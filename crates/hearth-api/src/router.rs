@@ -9,9 +9,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 
+use crate::extract::has_token;
+use crate::limits::Class;
 use crate::route::{Call, Route};
 use crate::threshold::{Record, RouteRecord};
 use crate::{ApiError, Doors, Resource, RouteInfo, client, operations};
@@ -51,7 +53,8 @@ pub fn router(doors: Doors, resources: &[Resource]) -> Router {
                 tracing::error!(method = %route.method, %path, "two handlers for one endpoint; the first one stands");
                 continue;
             }
-            let record = Arc::new(RouteRecord::new(&route.method, path, route.body_size_bytes));
+            let class = (route.resource == Resource::Client).then(|| Class::of(&route.method, path));
+            let record = Arc::new(RouteRecord::new(&route.method, path, route.body_size_bytes, class));
             let handler = Erased { record, call: Arc::clone(&route.call) };
             router = router.route(path, MethodRouter::new().on(filter, handler));
         }
@@ -74,7 +77,13 @@ impl Handler<Infallible, Doors> for Erased {
 
     fn call(self, request: Request, doors: Doors) -> Self::Future {
         if let Some(record) = Record::of(request.extensions()) {
+            let class = self.record.class;
             record.set_route(self.record);
+            if let Some(class) = class
+                && let Err(refusal) = doors.limits.arrival(record.client, class, has_token(&request))
+            {
+                return Box::pin(std::future::ready(refusal.into_response()));
+            }
         }
         (self.call)(request, doors)
     }

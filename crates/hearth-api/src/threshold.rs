@@ -19,6 +19,7 @@ use metrics::{Counter, Histogram};
 use tower::Service;
 
 use crate::error::Cause;
+use crate::limits::Class;
 use crate::{ApiError, cors};
 
 /// What is learnt about a request on its way in. Travels in its extensions.
@@ -56,16 +57,19 @@ pub(crate) struct RouteRecord {
     pub(crate) method: Method,
     pub(crate) path: Box<str>,
     pub(crate) body_size_bytes: usize,
+    /// What its requests count as; none if they are not limited.
+    pub(crate) class: Option<Class>,
     duration: OnceLock<Histogram>,
     by_status: Mutex<Vec<(StatusCode, Counter)>>,
 }
 
 impl RouteRecord {
-    pub(crate) fn new(method: &Method, path: &str, body_size_bytes: usize) -> Self {
+    pub(crate) fn new(method: &Method, path: &str, body_size_bytes: usize, class: Option<Class>) -> Self {
         Self {
             method: method.clone(),
             path: path.into(),
             body_size_bytes,
+            class,
             duration: OnceLock::new(),
             by_status: Mutex::default(),
         }

@@ -184,6 +184,11 @@ impl User {
         status_and_json(self.request("DELETE", path)).await
     }
 
+    /// The same user with another session.
+    pub fn with_session(&self, access_token: &str, device_id: &str) -> Self {
+        Self { access_token: access_token.to_owned(), device_id: device_id.to_owned(), ..self.clone() }
+    }
+
     /// The same user and session, on a server that may listen elsewhere now.
     pub fn at(&self, target: Target) -> Self {
         Self { target, ..self.clone() }

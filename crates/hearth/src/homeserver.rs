@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
-use hearth_api::{DoorOptions, Doors, Shutdown, ShutdownTrigger};
+use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger};
 use hearth_room::{Rooms, RoomsConfig};
 use hearth_store::{DatabaseUrl, Noun, Store, StoreError, StoreOptions, WallTime};
 use hearth_sync::{Syncs, Views};
@@ -108,9 +108,10 @@ impl Homeserver {
             presence,
             rooms,
             syncs,
-            views: Views::new(store.clone(), time),
+            views: Views::new(store.clone(), time.clone()),
             store,
             options: Arc::new(door_options(settings)),
+            limits: limits(settings, time),
             shutdown,
             metrics: Arc::new(move || {
                 measured.record_caches();
@@ -239,6 +240,25 @@ fn door_options(settings: &Settings) -> DoorOptions {
         default_room_version: settings.rooms.default_version.clone(),
         directory_open: settings.directory.open,
     }
+}
+
+fn limits(settings: &Settings, time: WallTime) -> Limits {
+    let limits = &settings.rate_limits;
+    if !limits.enabled {
+        return Limits::off();
+    }
+    let options = LimitOptions {
+        address: limits.address,
+        anonymous: limits.anonymous,
+        login: limits.login,
+        login_failures: limits.login_failures,
+        registration: limits.registration,
+        sends: limits.sends,
+        joins: limits.joins,
+        invites: limits.invites,
+        requests: limits.requests,
+    };
+    Limits::new(options, time)
 }
 
 fn accounts_config(settings: &Settings) -> AccountsConfig {

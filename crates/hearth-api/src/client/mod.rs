@@ -1,6 +1,7 @@
 //! The client-server API: one file per chapter of the specification.
 
 pub(crate) mod account;
+pub(crate) mod admin;
 pub(crate) mod discovery;
 mod errors;
 pub(crate) mod rooms;
@@ -11,7 +12,7 @@ use crate::route::Route;
 
 /// The routes of all chapters.
 pub(crate) fn routes() -> Vec<Route> {
-    [account::routes(), discovery::routes(), rooms::routes(), sync::routes(), users::routes()]
+    [account::routes(), admin::routes(), discovery::routes(), rooms::routes(), sync::routes(), users::routes()]
         .into_iter()
         .flatten()
         .collect()

@@ -5,6 +5,7 @@
 
 use http::{Extensions, Method};
 
+use crate::limits::is_same;
 use crate::threshold::Record;
 
 /// Method and path behind the API's version, with the names of parameters left out.
@@ -42,21 +43,4 @@ pub(super) fn may_ask(extensions: &Extensions) -> bool {
         return false;
     };
     ALLOWED.iter().any(|(method, allowed)| *method == route.method && is_same(path.1, allowed))
-}
-
-fn is_same(path: &str, allowed: &str) -> bool {
-    let path = path.trim_end_matches('/').split('/');
-    path.map(|part| if part.starts_with('{') { "{}" } else { part }).eq(allowed.split('/'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_same;
-
-    #[test]
-    fn names_of_parameters_do_not_matter() {
-        assert!(is_same("rooms/{room_id}/state/{event_type}/{state_key}", "rooms/{}/state/{}/{}"));
-        assert!(is_same("rooms/{room_id}/state/{event_type}/", "rooms/{}/state/{}"));
-        assert!(!is_same("rooms/{room_id}/invite", "rooms/{}/join"));
-    }
 }

@@ -14,5 +14,5 @@ pub use client_address::ClientAddress;
 pub use matrix::Matrix;
 pub(crate) use path::PathOf;
 pub(crate) use query::QueryOf;
-pub(crate) use sender::EvenLocked;
+pub(crate) use sender::{Administrator, EvenLocked, has_token};
 pub use sender::{OptionalSender, Sender};

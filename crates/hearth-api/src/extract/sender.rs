@@ -3,7 +3,7 @@
 //! Spec: client-server API, "Using access tokens".
 
 use axum::extract::FromRequestParts;
-use hearth_account::Authenticated;
+use hearth_account::{AuthenticateError, Authenticated};
 use hearth_matrix::ruma::{OwnedDeviceId, OwnedUserId};
 use hearth_store::{DeviceNum, UserNum};
 use http::request::Parts;
@@ -45,6 +45,19 @@ impl FromRequestParts<Doors> for Sender {
     }
 }
 
+/// The administrator who sends this request.
+#[derive(Clone, Debug)]
+pub(crate) struct Administrator(pub(crate) Sender);
+
+impl FromRequestParts<Doors> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Self, ApiError> {
+        let sender = Sender::from_request_parts(parts, doors).await?;
+        if sender.is_admin { Ok(Self(sender)) } else { Err(ApiError::forbidden("Only administrators may do that")) }
+    }
+}
+
 /// The user who sends this request, though his account may be locked: he may still end his sessions.
 #[derive(Clone, Debug)]
 pub(crate) struct EvenLocked(pub(crate) Sender);
@@ -54,8 +67,8 @@ impl FromRequestParts<Doors> for EvenLocked {
 
     async fn from_request_parts(parts: &mut Parts, doors: &Doors) -> Result<Self, ApiError> {
         let token = access_token(parts).ok_or_else(ApiError::missing_token)?;
-        let session = doors.accounts.authenticate_even_locked(&token).await?;
-        Ok(Self(Sender::of(session, parts, doors)))
+        let session = doors.accounts.authenticate_even_locked(&token).await;
+        Ok(Self(Sender::of(counted(session, parts, doors)?, parts, doors)))
     }
 }
 
@@ -66,7 +79,7 @@ impl FromRequestParts<Doors> for OptionalSender {
         let Some(token) = access_token(parts) else {
             return Ok(Self(None));
         };
-        let session = doors.accounts.authenticate(&token).await?;
+        let session = counted(doors.accounts.authenticate(&token).await, parts, doors)?;
         if session.is_guest && !guests::may_ask(&parts.extensions) {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", "Guests may not do that"));
         }
@@ -83,6 +96,33 @@ impl Sender {
         let Authenticated { user_id, user, device_id, device, is_guest, is_admin, is_suspended } = session;
         Self { user_id, user, device_id, device, is_guest, is_admin, is_suspended }
     }
+}
+
+/// Counts a request for its user, or one with a wrong token for its address. Administrators and application services, who
+/// do for many what people do for themselves, are not limited.
+fn counted(
+    session: Result<Authenticated, AuthenticateError>,
+    parts: &Parts,
+    doors: &Doors,
+) -> Result<Authenticated, ApiError> {
+    let record = Record::of(&parts.extensions);
+    let class = record.and_then(Record::route).and_then(|route| route.class);
+    match (&session, record, class) {
+        (Ok(session), _, Some(class)) if !session.is_admin && session.device.is_some() => {
+            doors.limits.of_user(session.user, class)?;
+        }
+        (Err(AuthenticateError::Unknown { soft_logout: false }), Some(record), Some(_)) => {
+            doors.limits.of_wrong_token(record.client)?;
+        }
+        _ => {}
+    }
+    Ok(session?)
+}
+
+/// Whether a request has something that may be an access token.
+pub(crate) fn has_token<B>(request: &http::Request<B>) -> bool {
+    request.headers().contains_key(header::AUTHORIZATION)
+        || request.uri().query().is_some_and(|query| query.contains("access_token="))
 }
 
 /// The token of the `Authorization` header, else of the query.

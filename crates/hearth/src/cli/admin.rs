@@ -57,6 +57,36 @@ enum UserCommand {
         /// The name, as `alice` or `@alice:example.org`.
         name: String,
     },
+    /// Keep an account from everything but logging out. It keeps its sessions.
+    Lock {
+        /// The name, as `alice` or `@alice:example.org`.
+        name: String,
+    },
+    /// Take a lock away.
+    Unlock {
+        /// The name, as `alice` or `@alice:example.org`.
+        name: String,
+    },
+    /// Let an account only look: it can't send, join or invite.
+    Suspend {
+        /// The name, as `alice` or `@alice:example.org`.
+        name: String,
+    },
+    /// Let a suspended account act again.
+    Unsuspend {
+        /// The name, as `alice` or `@alice:example.org`.
+        name: String,
+    },
+    /// Let an account administer the server.
+    Promote {
+        /// The name, as `alice` or `@alice:example.org`.
+        name: String,
+    },
+    /// Take an account's administration rights.
+    Demote {
+        /// The name, as `alice` or `@alice:example.org`.
+        name: String,
+    },
     /// List all accounts.
     List,
 }
@@ -93,15 +123,30 @@ pub(super) fn run(arguments: &AdminArguments) -> Result<(), Failure> {
             let closed = ask(&settings, "POST", "/users/deactivate", Some(&json!({ "name": name })))?;
             println!("Deactivated {}.", text(&closed, "user_id"));
         }
+        UserCommand::Lock { name } => set(&settings, name, "locked", true, "is locked")?,
+        UserCommand::Unlock { name } => set(&settings, name, "locked", false, "is not locked")?,
+        UserCommand::Suspend { name } => set(&settings, name, "suspended", true, "is suspended")?,
+        UserCommand::Unsuspend { name } => set(&settings, name, "suspended", false, "is not suspended")?,
+        UserCommand::Promote { name } => set(&settings, name, "admin", true, "is an administrator")?,
+        UserCommand::Demote { name } => set(&settings, name, "admin", false, "is no administrator")?,
         UserCommand::List => {
             let listed = ask(&settings, "GET", "/users", None)?;
             for user in listed["users"].as_array().into_iter().flatten() {
                 let is = |field: &str| user[field].as_bool() == Some(true);
-                let marks: Vec<&str> = ["admin", "guest", "deactivated"].into_iter().filter(|mark| is(mark)).collect();
+                let marks: Vec<&str> = ["admin", "guest", "locked", "suspended", "deactivated"]
+                    .into_iter()
+                    .filter(|mark| is(mark))
+                    .collect();
                 println!("{}", [&[text(user, "user_id")], &marks[..]].concat().join(" "));
             }
         }
     }
+    Ok(())
+}
+
+fn set(settings: &Settings, name: &str, flag: &str, value: bool, outcome: &str) -> Result<(), Failure> {
+    let changed = ask(settings, "POST", "/users/set", Some(&json!({ "name": name, flag: value })))?;
+    println!("{} {outcome} now.", text(&changed, "user_id"));
     Ok(())
 }
 

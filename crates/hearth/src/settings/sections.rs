@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use hearth_api::Resource;
 use hearth_api::serve::Bind;
+use hearth_api::{LimitOptions, Rate, Resource};
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
 use ipnet::IpNet;
 
@@ -183,10 +183,28 @@ section! {
 }
 
 section! {
-    /// Limits on what one user or address may ask in a time. Not built yet: its keys are taken, and change nothing.
+    /// Limits on what one user or address may ask in a time: `burst` at once, and `per_minute` in the long run. Whoever asks more is told when to come back. The defaults are such that no person meets them. Users share an address behind a proxy that `trusted_proxies` does not name.
     RateLimits {
         /// Enforce them.
         enabled: bool = true,
+        /// All requests of an address; of an IPv6 address the first 64 bits count, here and below.
+        address: Rate = LimitOptions::default().address,
+        /// Requests of an address without an access token, or with a wrong one.
+        anonymous: Rate = LimitOptions::default().anonymous,
+        /// Logins of an address.
+        login: Rate = LimitOptions::default().login,
+        /// Wrong passwords for one account, from wherever they come.
+        login_failures: Rate = LimitOptions::default().login_failures,
+        /// Requests of an address to register; one registration takes two or three.
+        registration: Rate = LimitOptions::default().registration,
+        /// Events that a user sends.
+        sends: Rate = LimitOptions::default().sends,
+        /// Rooms that a user joins, knocks on or creates.
+        joins: Rate = LimitOptions::default().joins,
+        /// Users that a user invites.
+        invites: Rate = LimitOptions::default().invites,
+        /// All other requests of a user.
+        requests: Rate = LimitOptions::default().requests,
     }
 }
 

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use hearth_api::Resource;
 use hearth_api::serve::Bind;
+use hearth_api::{Rate, Resource};
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId, ServerName};
 use hearth_store::DatabaseUrl;
 use ipnet::IpNet;
@@ -190,6 +190,27 @@ impl Setting for u16 {
 
     fn show(&self) -> Option<String> {
         Some(self.to_string())
+    }
+}
+
+impl Setting for Rate {
+    fn kind() -> Kind {
+        Kind::value("a table `{ burst = …, per_minute = … }` of two numbers from 1 to 4294967295")
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let number = |table: &toml::Table, key: &str| {
+            table.get(key)?.as_integer().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0)
+        };
+        let read = value
+            .as_table()
+            .filter(|table| table.len() == 2)
+            .and_then(|table| Some(Self { burst: number(table, "burst")?, per_minute: number(table, "per_minute")? }));
+        reader.expect(read, value, &Self::kind())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(format!("{{ burst = {}, per_minute = {} }}", self.burst, self.per_minute))
     }
 }
 

@@ -62,7 +62,8 @@ async fn delete(
     request: Interactive,
 ) -> Result<JsonBody<Value>, ApiError> {
     let attempt = request.attempt(&sender.user_id);
-    doors.accounts.delete_devices(&attempt, &sender.session(), vec![device_id]).await?;
+    let counted = request.count_password(&doors, &sender.user_id)?;
+    counted.settle(doors.accounts.delete_devices(&attempt, &sender.session(), vec![device_id]).await)?;
     Ok(JsonBody(json!({})))
 }
 
@@ -79,7 +80,8 @@ async fn delete_several(
 ) -> Result<JsonBody<Value>, ApiError> {
     let body: DeleteSeveral = request.body()?;
     let attempt = request.attempt(&sender.user_id);
-    doors.accounts.delete_devices(&attempt, &sender.session(), body.devices).await?;
+    let counted = request.count_password(&doors, &sender.user_id)?;
+    counted.settle(doors.accounts.delete_devices(&attempt, &sender.session(), body.devices).await)?;
     Ok(JsonBody(json!({})))
 }
 

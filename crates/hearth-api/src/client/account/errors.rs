@@ -103,6 +103,7 @@ impl From<RefreshError> for ApiError {
         match error {
             RefreshError::Unknown => Self::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", "Unknown refresh token")
                 .with("soft_logout", false),
+            RefreshError::Locked => Self::user_locked(),
             RefreshError::Store(cause) => Self::internal(cause),
         }
     }

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use hearth_account::interactive::FallbackOutcome;
 use hearth_account::{Attempt, Stage};
 use hearth_matrix::ruma::UserId;
-use http::{HeaderValue, Method, Uri, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::extract::PathOf;
+use crate::limits::PasswordTry;
 use crate::route::Route;
 use crate::{ApiError, Doors, JsonBody};
 
@@ -38,6 +39,13 @@ impl Interactive {
         Attempt::new(self.method.as_str(), &self.path, Some(user_id), &self.body, self.auth.clone())
     }
 
+    /// Counts the password that this request shows, if it shows one, as wrong for its user until the outcome is known.
+    pub(super) fn count_password(&self, doors: &Doors, user_id: &UserId) -> Result<Counted, ApiError> {
+        let stage = self.auth.as_ref().and_then(|auth| auth.get("type")).and_then(Value::as_str);
+        let shows_password = stage == Some(Stage::Password.name());
+        Ok(Counted(shows_password.then(|| doors.limits.try_password(user_id.as_str())).transpose()?))
+    }
+
     /// A try of this request whatever else its body says. Clients ask for the flows of registration before they know the
     /// name; nothing of a user is at stake there.
     pub(super) fn loose_attempt(&self) -> Attempt {
@@ -47,6 +55,23 @@ impl Interactive {
     /// The body without `auth`.
     pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_json::from_value(Value::Object(self.body.clone())).map_err(|error| ApiError::bad_json(error.to_string()))
+    }
+}
+
+/// A password that counts as wrong.
+pub(super) struct Counted(Option<PasswordTry>);
+
+impl Counted {
+    /// Passes an outcome on; unless the password was wrong, it counts no more.
+    pub(super) fn settle<T, E: Into<ApiError>>(self, outcome: Result<T, E>) -> Result<T, ApiError> {
+        let outcome = outcome.map_err(Into::into);
+        let was_wrong = outcome.as_ref().err().is_some_and(|refusal| {
+            refusal.status() == StatusCode::UNAUTHORIZED && refusal.body().extra.contains_key("errcode")
+        });
+        if let Some(tried) = self.0.filter(|_| !was_wrong) {
+            tried.was_right();
+        }
+        outcome
     }
 }
 

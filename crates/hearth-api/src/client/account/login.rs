@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use hearth_account::{Credentials, Login, Secret};
+use hearth_account::{Credentials, Login, LoginError, Secret};
 use hearth_matrix::ruma::api::client::session::get_login_types::v3::{LoginType, PasswordLoginType, TokenLoginType};
 use hearth_matrix::ruma::api::client::session::{get_login_token, get_login_types, login};
 use http::Method;
@@ -60,6 +60,10 @@ async fn login(
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Matrix<login::v3::Response>, ApiError> {
     let credentials = credentials(&body)?;
+    let tried = match &credentials {
+        Credentials::Password { user, .. } => Some(doors.limits.try_password(user)?),
+        Credentials::Token(_) => None,
+    };
     let session = doors
         .accounts
         .login(Login {
@@ -68,7 +72,11 @@ async fn login(
             initial_device_display_name: body.initial_device_display_name,
             refresh_token: body.refresh_token,
         })
-        .await?;
+        .await;
+    if let Some(tried) = tried.filter(|_| !matches!(session, Err(LoginError::Forbidden))) {
+        tried.was_right();
+    }
+    let session = session?;
     let access_token = session.access_token.into_inner();
     let mut response = login::v3::Response::new(session.user_id, access_token, session.device_id);
     response.home_server = Some(doors.options.server_name.clone());
@@ -114,7 +122,8 @@ async fn get_token(
     request: Interactive,
 ) -> Result<Matrix<get_login_token::v1::Response>, ApiError> {
     let attempt = request.attempt(&sender.user_id);
-    let made = doors.accounts.create_login_token(&attempt, &sender.session()).await?;
+    let counted = request.count_password(&doors, &sender.user_id)?;
+    let made = counted.settle(doors.accounts.create_login_token(&attempt, &sender.session()).await)?;
     let expires_in = Duration::from_millis(made.expires_in_ms.unsigned_abs());
     Ok(Matrix(get_login_token::v1::Response::new(expires_in, made.token.into_inner())))
 }

@@ -40,7 +40,9 @@ async fn change_password(
     let body: ChangePassword = request.body()?;
     let attempt = request.attempt(&sender.user_id);
     let new_password = body.new_password.map(Secret::new);
-    doors.accounts.change_password(&attempt, &sender.session(), new_password, body.logout_devices).await?;
+    let counted = request.count_password(&doors, &sender.user_id)?;
+    counted
+        .settle(doors.accounts.change_password(&attempt, &sender.session(), new_password, body.logout_devices).await)?;
     Ok(JsonBody(json!({})))
 }
 
@@ -57,7 +59,9 @@ async fn deactivate(
     request: Interactive,
 ) -> Result<JsonBody<Value>, ApiError> {
     let body: Deactivate = request.body()?;
-    doors.accounts.deactivate(&request.attempt(&sender.user_id), &sender.session(), body.erase).await?;
+    let attempt = request.attempt(&sender.user_id);
+    let counted = request.count_password(&doors, &sender.user_id)?;
+    counted.settle(doors.accounts.deactivate(&attempt, &sender.session(), body.erase).await)?;
     // There was nothing to unbind.
     Ok(JsonBody(json!({ "id_server_unbind_result": "success" })))
 }

@@ -59,6 +59,7 @@ async fn create(
     invite.retain(|user| *user != sender.user_id);
     invite.sort_unstable();
     invite.dedup();
+    doors.limits.invites(sender.user, invite.len())?;
     let room = CreateRoom {
         creator: sender.user_id,
         version: request.room_version,

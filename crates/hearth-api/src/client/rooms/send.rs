@@ -6,9 +6,10 @@ use axum::extract::State;
 use hearth_matrix::Draft;
 use hearth_matrix::ruma::api::client::message::send_message_event;
 use hearth_matrix::ruma::api::client::redact::redact_event;
-use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId};
+use hearth_matrix::ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use hearth_room::Txn;
 use http::Method;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -33,7 +34,6 @@ async fn send(
     sender: Sender,
     Matrix(request): Matrix<send_message_event::v3::Request>,
 ) -> Result<Matrix<send_message_event::v3::Response>, ApiError> {
-    may_act(&sender)?;
     let mut draft = Draft::message(request.event_type.to_string(), content(request.body.json().get())?);
     if draft.kind == "m.room.redaction" {
         // Rooms of version 11 and later name what they redact in the content.
@@ -43,6 +43,10 @@ async fn send(
         if draft.redacts.is_none() {
             return Err(ApiError::bad_json("A redaction names an event in `redacts`"));
         }
+    }
+    match &draft.redacts {
+        Some(target) => may_redact(&doors, &sender, &request.room_id, target).await?,
+        None => may_act(&sender)?,
     }
     let txn = txn(&sender, request.txn_id.to_string());
     doors.presence.active(sender.user, sender.device);
@@ -58,9 +62,27 @@ async fn redact(
 ) -> Result<Matrix<redact_event::v3::Response>, ApiError> {
     let txn = txn(&sender, request.txn_id.to_string());
     let (room_id, target) = (&request.room_id, &request.event_id);
+    may_redact(&doors, &sender, room_id, target).await?;
     doors.presence.active(sender.user, sender.device);
     let event_id = doors.rooms.redact(&sender.user_id, room_id, target, request.reason, txn).await?;
     Ok(Matrix(redact_event::v3::Response::new(event_id)))
+}
+
+/// Suspended users may still take back what they said themselves.
+async fn may_redact(doors: &Doors, sender: &Sender, room_id: &RoomId, target: &EventId) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Sent {
+        sender: OwnedUserId,
+    }
+    if !sender.is_suspended {
+        return Ok(());
+    }
+    let reader = doors.views.reader(sender.user, &sender.user_id, sender.device);
+    let event = doors.views.event(reader, room_id.to_owned(), target.to_owned()).await?;
+    match serde_json::from_str::<Sent>(&event) {
+        Ok(sent) if sent.sender == sender.user_id => Ok(()),
+        _ => Err(ApiError::user_suspended()),
+    }
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`

@@ -10,6 +10,7 @@ use hearth_sync::{BadToken, EventsRequest};
 use http::Method;
 use serde::Deserialize;
 
+use super::session_end::{AuthenticatedAfter, Ended, session_end};
 use super::v3::Json;
 use crate::extract::{PathOf, QueryOf};
 use crate::route::Route;
@@ -30,7 +31,12 @@ struct Events {
 }
 
 /// `GET /_matrix/client/v3/events`
-async fn events(State(doors): State<Doors>, sender: Sender, QueryOf(query): QueryOf<Events>) -> Result<Json, ApiError> {
+async fn events(
+    State(doors): State<Doors>,
+    AuthenticatedAfter(heard): AuthenticatedAfter,
+    sender: Sender,
+    QueryOf(query): QueryOf<Events>,
+) -> Result<Json, ApiError> {
     let from = query.from.filter(|from| !from.is_empty()).map(|from| from.parse()).transpose();
     let request = EventsRequest {
         reader: doors.views.reader(sender.user, &sender.user_id, sender.device),
@@ -38,8 +44,11 @@ async fn events(State(doors): State<Doors>, sender: Sender, QueryOf(query): Quer
         from: from.map_err(|error: BadToken| ApiError::invalid_param(error.to_string()))?,
         timeout: Duration::from_millis(query.timeout.unwrap_or_default()),
     };
+    let session_end = session_end(&doors, &sender, heard);
     let Doors { syncs, shutdown, .. } = doors;
-    Ok(Json(syncs.events(request, async move { shutdown.requested().await }).await?))
+    let ended = Ended::default();
+    let answer = syncs.events(request, ended.or_stopped(session_end, shutdown)).await?;
+    ended.instead_of(Json(answer))
 }
 
 #[derive(Deserialize)]

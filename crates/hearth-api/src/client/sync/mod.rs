@@ -2,6 +2,7 @@
 
 mod events;
 mod receipts;
+mod session_end;
 mod typing;
 mod v3;
 

@@ -12,6 +12,7 @@ use hearth_user::filters::FilterError;
 use hearth_user::presence::{PresenceState, SetPresence};
 use http::{HeaderValue, Method, header};
 
+use super::session_end::{Ended, SessionEnd, session_end};
 use crate::route::{Answer, Route};
 use crate::{ApiError, Doors, Sender, Shutdown};
 
@@ -27,25 +28,29 @@ fn sync(request: Request, doors: Doors) -> Answer {
     Box::pin(wait(Box::pin(prepare(request, doors)), syncs, shutdown))
 }
 
-type Prepared = Pin<Box<dyn Future<Output = Result<SyncRequest, ApiError>> + Send>>;
+type Prepared = Pin<Box<dyn Future<Output = Result<(SyncRequest, SessionEnd), ApiError>> + Send>>;
 
 async fn wait(prepared: Prepared, syncs: Syncs, shutdown: Shutdown) -> Response {
-    let request = match prepared.await {
-        Ok(request) => request,
+    let (request, session_end) = match prepared.await {
+        Ok(prepared) => prepared,
         Err(refusal) => return refusal.into_response(),
     };
-    match syncs.sync(request, async move { shutdown.requested().await }).await {
-        Ok(json) => Json(json).into_response(),
+    let ended = Ended::default();
+    let answer = syncs.sync(request, ended.or_stopped(session_end, shutdown)).await;
+    match answer {
+        Ok(json) => ended.instead_of(Json(json)).into_response(),
         Err(error) => ApiError::from(error).into_response(),
     }
 }
 
-async fn prepare(request: Request, doors: Doors) -> Result<SyncRequest, ApiError> {
+async fn prepare(request: Request, doors: Doors) -> Result<(SyncRequest, SessionEnd), ApiError> {
     let (mut parts, _) = request.into_parts();
+    let heard = doors.accounts.heard();
     let sender = Sender::from_request_parts(&mut parts, &doors).await?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let filter = doors.syncs.filter(sender.user, query.filter.as_deref()).await.map_err(refused_filter)?;
-    Ok(SyncRequest {
+    let session_end = session_end(&doors, &sender, heard);
+    let request = SyncRequest {
         user: sender.user,
         user_id: sender.user_id,
         device: sender.device,
@@ -55,7 +60,8 @@ async fn prepare(request: Request, doors: Doors) -> Result<SyncRequest, ApiError
         state_after: query.state_after,
         timeout: query.timeout,
         set_presence: query.set_presence,
-    })
+    };
+    Ok((request, session_end))
 }
 
 /// What is JSON already.

@@ -18,12 +18,12 @@ pub(super) fn routes() -> Vec<Route> {
 }
 
 /// `GET /_matrix/client/v3/capabilities`
-async fn capabilities(State(doors): State<Doors>, _: Sender) -> JsonBody<Value> {
+async fn capabilities(State(doors): State<Doors>, sender: Sender) -> JsonBody<Value> {
     let versions: Map<String, Value> =
         SUPPORTED_VERSIONS.iter().map(|version| (version.to_string(), "stable".into())).collect();
     let enabled = |enabled: bool| json!({ "enabled": enabled });
     // Written out whole: that something is as the specification assumes is worth saying, too.
-    JsonBody(json!({ "capabilities": {
+    let mut capabilities = json!({
         "m.room_versions": { "default": doors.options.default_room_version, "available": versions },
         "m.change_password": enabled(true),
         "m.set_displayname": enabled(true),
@@ -31,7 +31,12 @@ async fn capabilities(State(doors): State<Doors>, _: Sender) -> JsonBody<Value> 
         "m.profile_fields": enabled(true),
         "m.3pid_changes": enabled(false),
         "m.get_login_token": enabled(true),
-    } }))
+        "m.forget_forced_upon_leave": enabled(false),
+    });
+    if sender.is_admin {
+        capabilities["m.account_moderation"] = json!({ "lock": true, "suspend": true });
+    }
+    JsonBody(json!({ "capabilities": capabilities }))
 }
 
 /// `GET /_matrix/client/v3/thirdparty/protocols`: there are no bridges.

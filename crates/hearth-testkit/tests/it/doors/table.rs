@@ -101,10 +101,22 @@ fn public(method: &'static str, path: &'static str) -> Row {
 
 /// All rows.
 pub fn rows() -> Vec<Row> {
-    [discovery(), accounts(), devices(), profiles(), users(), push_rules(), rooms(), membership(), reading(), sending()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        discovery(),
+        accounts(),
+        administration(),
+        devices(),
+        profiles(),
+        users(),
+        push_rules(),
+        rooms(),
+        membership(),
+        reading(),
+        sending(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn discovery() -> Vec<Row> {
@@ -176,6 +188,17 @@ fn accounts() -> Vec<Row> {
         public("POST", "/_synapse/admin/v1/register")
             .body(r#"{"nonce": "a", "username": "a", "password": "a", "mac": "a"}"#)
             .no_body("{}", BAD_JSON),
+    ]
+}
+
+/// Whoever does not administer the server hears nothing but that, whatever else is wrong.
+fn administration() -> Vec<Row> {
+    vec![
+        user("GET", "/_matrix/client/v1/admin/lock/{other}"),
+        user("PUT", "/_matrix/client/v1/admin/lock/{other}"),
+        user("GET", "/_matrix/client/v1/admin/suspend/{other}"),
+        user("PUT", "/_matrix/client/v1/admin/suspend/{other}"),
+        user("GET", "/_matrix/client/v3/admin/whois/{other}"),
     ]
 }
 
