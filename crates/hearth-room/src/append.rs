@@ -133,8 +133,13 @@ impl<'t, 'c> Appender<'t, 'c> {
         Ok(PowerLevels::new(create, power_levels, self.room.rules))
     }
 
+    /// Events that were admitted and not yet written.
+    pub(crate) fn pending_pdus(&self) -> impl Iterator<Item = &Pdu> {
+        self.pending.iter().map(|pending| &*pending.pdu)
+    }
+
     /// The event that a transaction of this device made before.
-    fn of_txn(&mut self, device: DeviceNum, txn_id: &str) -> Result<Option<OwnedEventId>, StoreError> {
+    pub(crate) fn of_txn(&mut self, device: DeviceNum, txn_id: &str) -> Result<Option<OwnedEventId>, StoreError> {
         let pending = self.pending.iter().find(|p| p.txn.as_ref().is_some_and(|t| t.0 == device && &*t.1 == txn_id));
         if let Some(pending) = pending {
             return Ok(Some(pending.pdu.event_id.clone()));

@@ -217,8 +217,8 @@ fn drafts(tx: &mut Tx<'_>, new: &NewRoom) -> Decision<Vec<Draft>> {
         drafts.push(Draft::state("m.room.canonical_alias", "", object(json!({ "alias": alias }))));
     }
     let (join_rule, guests) = match request.preset {
-        Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", Some("can_join")),
-        Preset::PublicChat => ("public", None),
+        Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", "can_join"),
+        Preset::PublicChat => ("public", "forbidden"),
     };
     if !given("m.room.join_rules") {
         drafts.push(Draft::state("m.room.join_rules", "", object(json!({ "join_rule": join_rule }))));
@@ -226,7 +226,7 @@ fn drafts(tx: &mut Tx<'_>, new: &NewRoom) -> Decision<Vec<Draft>> {
     if !given("m.room.history_visibility") {
         drafts.push(Draft::state("m.room.history_visibility", "", object(json!({ "history_visibility": "shared" }))));
     }
-    if let Some(guests) = guests.filter(|_| !given("m.room.guest_access")) {
+    if !given("m.room.guest_access") {
         drafts.push(Draft::state("m.room.guest_access", "", object(json!({ "guest_access": guests }))));
     }
     for draft in &request.initial_state {

@@ -32,6 +32,9 @@ pub enum RoomError {
     /// The event's type, key or content can be no event.
     #[error("{0}")]
     BadEvent(String),
+    /// The sender said the same about the same event before.
+    #[error("you have annotated this event in this way already")]
+    DuplicateAnnotation,
     /// A canonical alias that doesn't point to the room.
     #[error("{0}")]
     BadAlias(String),

@@ -4,6 +4,7 @@
 //! appender (`append.rs`) decides, seals and writes it inside one write closure. What clients see of rooms is read in
 //! `hearth-sync`; users are strangers here and are reached through the store alone.
 
+mod annotations;
 mod append;
 mod create;
 mod directory;

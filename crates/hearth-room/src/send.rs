@@ -12,7 +12,7 @@ use hearth_store::{DeviceNum, Membership, StoreError};
 
 use crate::append::{Appender, Decision};
 use crate::turn::{Step, Work};
-use crate::{RoomError, Rooms, membership};
+use crate::{RoomError, Rooms, annotations, membership};
 
 /// A client's transaction: the same one again makes no second event.
 #[derive(Clone, Debug)]
@@ -40,9 +40,20 @@ impl Rooms {
         ts: Option<i64>,
     ) -> Result<OwnedEventId, RoomError> {
         let sender = sender.to_owned();
+        let again = txn.clone().map(Txn::parts);
         self.submit(room_id, txn, ts, move |appender| {
             if let Err(refusal) = known_member(appender, &sender)? {
                 return Ok(Err(refusal));
+            }
+            if annotations::is_duplicate(appender, &sender, &draft)? {
+                // A retry is no second annotation.
+                let retried = match &again {
+                    Some((device, txn_id)) => appender.of_txn(*device, txn_id)?.is_some(),
+                    None => false,
+                };
+                if !retried {
+                    return Ok(Err(RoomError::DuplicateAnnotation));
+                }
             }
             Ok(Ok(Step::Send(sender.clone(), draft.clone())))
         })

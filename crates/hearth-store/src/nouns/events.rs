@@ -403,6 +403,24 @@ impl Events<'_, '_> {
         )
     }
 
+    /// Live events of one sender and type that relate to an event in one way.
+    pub fn relations_of(
+        &mut self,
+        room: RoomNum,
+        parent: EventNum,
+        rel: StringNum,
+        sender: UserNum,
+        kind: StringNum,
+    ) -> Result<Vec<EventNum>, StoreError> {
+        self.tx.query(
+            "SELECT e.num FROM relations r JOIN events e ON e.num = r.child
+             WHERE r.parent = $1 AND r.rel = $2 AND r.room = $3
+               AND e.sender = $4 AND e.kind = $5 AND e.standing = 0 AND e.redacted_by IS NULL",
+            &[parent.into(), rel.into(), room.into(), sender.into(), kind.into()],
+            |row| Ok(EventNum(row.int(0)?)),
+        )
+    }
+
     /// Live events of a room that relate to an event, in one way or in all, before a place in room order (exclusive), newest first.
     /// Redacted ones relate to nothing any more.
     pub fn related_before(

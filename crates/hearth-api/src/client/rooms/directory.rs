@@ -116,6 +116,8 @@ struct Wanted {
     since: Option<String>,
     #[serde(default)]
     filter: Filter,
+    include_all_networks: Option<bool>,
+    third_party_instance_id: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,6 +144,14 @@ async fn public_rooms_filtered(
     JsonBody(wanted): JsonBody<Wanted>,
 ) -> Result<JsonBody<Value>, ApiError> {
     may_list(&doors, &OptionalSender(Some(sender)), query.server.as_ref())?;
+    if wanted.third_party_instance_id.is_some() {
+        if wanted.include_all_networks == Some(true) {
+            let message = "third_party_instance_id names one network, and include_all_networks means all";
+            return Err(ApiError::invalid_param(message));
+        }
+        // No bridge lists rooms here.
+        return Ok(JsonBody(json!({ "chunk": [], "total_room_count_estimate": 0 })));
+    }
     let filter = DirectoryFilter {
         search: wanted.filter.generic_search_term,
         types: wanted.filter.room_types.unwrap_or_default(),

@@ -17,6 +17,7 @@ impl From<RoomError> for ApiError {
             RoomError::GuestsForbidden => Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", message),
             RoomError::TooLarge => Self::too_large(message),
             RoomError::BadEvent(_) => Self::bad_json(message),
+            RoomError::DuplicateAnnotation => Self::bad_request("M_DUPLICATE_ANNOTATION", message),
             RoomError::BadAlias(_) => Self::bad_request("M_BAD_ALIAS", message),
             RoomError::AliasInUse(_) => Self::new(StatusCode::CONFLICT, "M_UNKNOWN", message),
             RoomError::StillInRoom(_) => Self::bad_request("M_UNKNOWN", message),

@@ -4,9 +4,7 @@
 
 use axum::extract::State;
 use hearth_matrix::ruma::api::client::knock::knock_room;
-use hearth_matrix::ruma::api::client::membership::{
-    ban_user, forget_room, joined_rooms, kick_user, leave_room, unban_user,
-};
+use hearth_matrix::ruma::api::client::membership::{forget_room, joined_rooms, leave_room};
 use hearth_matrix::ruma::{CanonicalJsonObject, OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
 use hearth_room::MemberAction;
 use http::Method;
@@ -25,9 +23,9 @@ pub(super) fn routes() -> Vec<Route> {
         route(knock),
         route(leave),
         route(forget),
-        route(kick),
-        route(ban),
-        route(unban),
+        Route::at(Method::POST, "/_matrix/client/v3/rooms/{room_id}/kick", kick),
+        Route::at(Method::POST, "/_matrix/client/v3/rooms/{room_id}/ban", ban),
+        Route::at(Method::POST, "/_matrix/client/v3/rooms/{room_id}/unban", unban),
         route(joined),
         Route::at(Method::POST, "/_matrix/client/v3/rooms/{room_id}/invite", invite),
     ]
@@ -116,40 +114,53 @@ async fn forget(
     Ok(Matrix(forget_room::v3::Response::new()))
 }
 
+/// Whom, and why.
+#[derive(Deserialize)]
+struct Whom {
+    user_id: OwnedUserId,
+    reason: Option<String>,
+}
+
 /// `POST /_matrix/client/v3/rooms/{roomId}/kick`
 async fn kick(
-    State(doors): State<Doors>,
+    doors: State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<kick_user::v3::Request>,
-) -> Result<Matrix<kick_user::v3::Response>, ApiError> {
-    may_act(&sender)?;
-    let action = MemberAction::Kick(request.user_id);
-    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
-    Ok(Matrix(kick_user::v3::Response::new()))
+    room_id: PathOf<OwnedRoomId>,
+    whom: JsonBody<Whom>,
+) -> Result<JsonBody<Value>, ApiError> {
+    show_out(doors, sender, room_id, whom, MemberAction::Kick).await
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/ban`
 async fn ban(
-    State(doors): State<Doors>,
+    doors: State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<ban_user::v3::Request>,
-) -> Result<Matrix<ban_user::v3::Response>, ApiError> {
-    may_act(&sender)?;
-    let action = MemberAction::Ban(request.user_id);
-    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
-    Ok(Matrix(ban_user::v3::Response::new()))
+    room_id: PathOf<OwnedRoomId>,
+    whom: JsonBody<Whom>,
+) -> Result<JsonBody<Value>, ApiError> {
+    show_out(doors, sender, room_id, whom, MemberAction::Ban).await
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/unban`
 async fn unban(
+    doors: State<Doors>,
+    sender: Sender,
+    room_id: PathOf<OwnedRoomId>,
+    whom: JsonBody<Whom>,
+) -> Result<JsonBody<Value>, ApiError> {
+    show_out(doors, sender, room_id, whom, MemberAction::Unban).await
+}
+
+async fn show_out(
     State(doors): State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<unban_user::v3::Request>,
-) -> Result<Matrix<unban_user::v3::Response>, ApiError> {
+    PathOf(room_id): PathOf<OwnedRoomId>,
+    JsonBody(whom): JsonBody<Whom>,
+    action: fn(OwnedUserId) -> MemberAction,
+) -> Result<JsonBody<Value>, ApiError> {
     may_act(&sender)?;
-    let action = MemberAction::Unban(request.user_id);
-    doors.rooms.change_membership(&sender.user_id, &request.room_id, action, request.reason).await?;
-    Ok(Matrix(unban_user::v3::Response::new()))
+    doors.rooms.change_membership(&sender.user_id, &room_id, action(whom.user_id), whom.reason).await?;
+    Ok(JsonBody(json!({})))
 }
 
 /// `GET /_matrix/client/v3/joined_rooms`

@@ -3,72 +3,86 @@
 //! Spec: client-server API, "Forwarding relationships between events" and "Aggregations".
 
 use axum::extract::State;
-use hearth_matrix::ruma::api::client::relations::{
-    get_relating_events, get_relating_events_with_rel_type, get_relating_events_with_rel_type_and_event_type,
-};
-use hearth_sync::RelationsRequest;
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId};
+use hearth_sync::{Direction, RelationsRequest};
+use http::Method;
+use serde::Deserialize;
 
-use super::read::{View, direction, reader};
-use crate::route::{Route, route};
-use crate::{ApiError, Doors, Matrix, Sender};
+use super::read::{View, reader};
+use crate::extract::{PathOf, QueryOf};
+use crate::route::Route;
+use crate::{ApiError, Doors, Sender};
 
 pub(super) fn routes() -> Vec<Route> {
-    vec![route(all), route(by_rel_type), route(by_rel_type_and_event_type)]
+    vec![
+        Route::at(Method::GET, "/_matrix/client/v1/rooms/{room_id}/relations/{event_id}", all)
+            .and_at("/_matrix/client/unstable/rooms/{room_id}/relations/{event_id}"),
+        Route::at(Method::GET, "/_matrix/client/v1/rooms/{room_id}/relations/{event_id}/{rel_type}", by_rel_type)
+            .and_at("/_matrix/client/unstable/rooms/{room_id}/relations/{event_id}/{rel_type}"),
+        Route::at(
+            Method::GET,
+            "/_matrix/client/v1/rooms/{room_id}/relations/{event_id}/{rel_type}/{event_type}",
+            by_rel_type_and_event_type,
+        )
+        .and_at("/_matrix/client/unstable/rooms/{room_id}/relations/{event_id}/{rel_type}/{event_type}"),
+    ]
+}
+
+#[derive(Deserialize)]
+struct Query {
+    from: Option<String>,
+    to: Option<String>,
+    dir: Option<Direction>,
+    limit: Option<u64>,
+    #[serde(default)]
+    recurse: bool,
 }
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}`
 async fn all(
-    State(doors): State<Doors>,
+    doors: State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<get_relating_events::v1::Request>,
+    PathOf((room_id, event_id)): PathOf<(OwnedRoomId, OwnedEventId)>,
+    query: QueryOf<Query>,
 ) -> Result<View, ApiError> {
-    let relations = RelationsRequest {
-        rel_type: None,
-        event_type: None,
-        from: request.from,
-        to: request.to,
-        direction: direction(request.dir),
-        limit: request.limit.map(Into::into),
-        recurse: request.recurse,
-    };
-    let reader = reader(&doors, &sender);
-    Ok(View(doors.views.relations(reader, request.room_id, request.event_id, relations).await?))
+    relations(doors, sender, (room_id, event_id), query, (None, None)).await
 }
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}`
 async fn by_rel_type(
-    State(doors): State<Doors>,
+    doors: State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<get_relating_events_with_rel_type::v1::Request>,
+    PathOf((room_id, event_id, rel_type)): PathOf<(OwnedRoomId, OwnedEventId, String)>,
+    query: QueryOf<Query>,
 ) -> Result<View, ApiError> {
-    let relations = RelationsRequest {
-        rel_type: Some(request.rel_type.to_string()),
-        event_type: None,
-        from: request.from,
-        to: request.to,
-        direction: direction(request.dir),
-        limit: request.limit.map(Into::into),
-        recurse: request.recurse,
-    };
-    let reader = reader(&doors, &sender);
-    Ok(View(doors.views.relations(reader, request.room_id, request.event_id, relations).await?))
+    relations(doors, sender, (room_id, event_id), query, (Some(rel_type), None)).await
 }
 
 /// `GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}`
 async fn by_rel_type_and_event_type(
+    doors: State<Doors>,
+    sender: Sender,
+    PathOf((room_id, event_id, rel_type, event_type)): PathOf<(OwnedRoomId, OwnedEventId, String, String)>,
+    query: QueryOf<Query>,
+) -> Result<View, ApiError> {
+    relations(doors, sender, (room_id, event_id), query, (Some(rel_type), Some(event_type))).await
+}
+
+async fn relations(
     State(doors): State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<get_relating_events_with_rel_type_and_event_type::v1::Request>,
+    (room_id, event_id): (OwnedRoomId, OwnedEventId),
+    QueryOf(query): QueryOf<Query>,
+    (rel_type, event_type): (Option<String>, Option<String>),
 ) -> Result<View, ApiError> {
-    let relations = RelationsRequest {
-        rel_type: Some(request.rel_type.to_string()),
-        event_type: Some(request.event_type.to_string()),
-        from: request.from,
-        to: request.to,
-        direction: direction(request.dir),
-        limit: request.limit.map(Into::into),
-        recurse: request.recurse,
+    let request = RelationsRequest {
+        rel_type,
+        event_type,
+        from: query.from.filter(|token| !token.is_empty()),
+        to: query.to.filter(|token| !token.is_empty()),
+        direction: query.dir.unwrap_or(Direction::Backward),
+        limit: query.limit,
+        recurse: query.recurse,
     };
-    let reader = reader(&doors, &sender);
-    Ok(View(doors.views.relations(reader, request.room_id, request.event_id, relations).await?))
+    Ok(View(doors.views.relations(reader(&doors, &sender), room_id, event_id, request).await?))
 }

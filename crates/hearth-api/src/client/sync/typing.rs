@@ -2,30 +2,43 @@
 //!
 //! Spec: client-server API, "Typing Notifications".
 
-use axum::extract::State;
-use hearth_matrix::ruma::api::client::typing::create_typing_event::{self, v3::Typing};
+use std::time::Duration;
 
-use crate::route::{Route, route};
-use crate::{ApiError, Doors, Matrix, Sender};
+use axum::extract::State;
+use hearth_matrix::ruma::{OwnedRoomId, OwnedUserId};
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::extract::PathOf;
+use crate::route::Route;
+use crate::{ApiError, Doors, JsonBody, Sender};
+
+/// How long somebody types who does not say how long.
+const DEFAULT_MS: u64 = 30_000;
 
 pub(super) fn routes() -> Vec<Route> {
-    vec![route(set_typing)]
+    vec![Route::at(Method::PUT, "/_matrix/client/v3/rooms/{room_id}/typing/{user_id}", set_typing)]
+}
+
+#[derive(Deserialize)]
+struct Typing {
+    typing: bool,
+    timeout: Option<u64>,
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/typing/{userId}`
 async fn set_typing(
     State(doors): State<Doors>,
     sender: Sender,
-    Matrix(request): Matrix<create_typing_event::v3::Request>,
-) -> Result<Matrix<create_typing_event::v3::Response>, ApiError> {
-    if request.user_id != sender.user_id {
+    PathOf((room_id, user_id)): PathOf<(OwnedRoomId, OwnedUserId)>,
+    JsonBody(notice): JsonBody<Typing>,
+) -> Result<JsonBody<Value>, ApiError> {
+    if user_id != sender.user_id {
         return Err(ApiError::forbidden("Nobody types for another"));
     }
-    let lasts = match request.state {
-        Typing::Yes(typing) => Some(typing.timeout),
-        _ => None,
-    };
+    let lasts = notice.typing.then(|| Duration::from_millis(notice.timeout.unwrap_or(DEFAULT_MS)));
     doors.presence.active(sender.user, sender.device);
-    doors.rooms.set_typing(&sender.user_id, sender.user, &request.room_id, lasts).await?;
-    Ok(Matrix(create_typing_event::v3::Response::new()))
+    doors.rooms.set_typing(&sender.user_id, sender.user, &room_id, lasts).await?;
+    Ok(JsonBody(json!({})))
 }

@@ -367,7 +367,8 @@ fn rooms() -> Vec<Row> {
             .no_body(r#"{"limit": "many"}"#, BAD_JSON)
             .no_body(r#"{"filter": 1}"#, BAD_JSON)
             .no_body(r#"{"filter": {"room_types": "m.space"}}"#, BAD_JSON)
-            .no_body(r#"{"since": "nonsense"}"#, INVALID_PARAM),
+            .no_body(r#"{"since": "nonsense"}"#, INVALID_PARAM)
+            .no_body(r#"{"include_all_networks": true, "third_party_instance_id": "irc"}"#, INVALID_PARAM),
     ]
 }
 

@@ -85,3 +85,61 @@ async fn what_cannot_be_a_room_is_refused_and_leaves_nothing() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_preset_decides_who_comes_in_in_every_version() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        for version in 1..=12 {
+            for (preset, join_rule, guests) in
+                [("private_chat", "invite", "can_join"), ("public_chat", "public", "forbidden")]
+            {
+                let request = json!({ "preset": preset, "room_version": version.to_string(), "invite": [bob.user_id] });
+                let room = create_room(&alice, request).await;
+                let content = async |kind: &str| state(&alice, &room, kind, "").await.1;
+                assert_eq!(content("m.room.create").await["room_version"], json!(version.to_string()));
+                assert_eq!(content("m.room.join_rules").await["join_rule"], join_rule, "version {version}");
+                assert_eq!(content("m.room.guest_access").await["guest_access"], guests, "version {version}");
+                assert_eq!(content("m.room.history_visibility").await["history_visibility"], "shared");
+                assert_eq!(state(&alice, &room, "m.room.member", &bob.user_id).await.1["membership"], "invite");
+            }
+        }
+        let open = create_room(&alice, json!({ "visibility": "public" })).await;
+        assert_eq!(state(&alice, &open, "m.room.join_rules", "").await.1["join_rule"], "public");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn creators_of_version_12_are_users_and_have_no_level() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let refused = async |request| {
+            let (status, answer) = alice.post("/_matrix/client/v3/createRoom", &request).await;
+            assert_eq!(status, 400, "{request}: {answer}");
+        };
+        for creators in [json!("nobody"), json!(["nobody"]), json!([1]), json!({})] {
+            refused(json!({ "room_version": "12", "creation_content": { "additional_creators": creators } })).await;
+        }
+        for (creators, user) in [(json!([]), &alice), (json!([bob.user_id]), &bob)] {
+            refused(json!({
+                "room_version": "12", "creation_content": { "additional_creators": creators },
+                "power_level_content_override": { "users": { &user.user_id: 100 } },
+            }))
+            .await;
+        }
+        let carol = format!("@carol:{}", server.name());
+        let content = json!({ "additional_creators": [carol, bob.user_id], "predecessor": { "room_id": "!old:x.test" } });
+        let room = create_room(
+            &alice,
+            json!({
+                "room_version": "12", "preset": "trusted_private_chat", "invite": [bob.user_id], "creation_content": content,
+            }),
+        )
+        .await;
+        let create = state(&alice, &room, "m.room.create", "").await.1;
+        assert_eq!(create["additional_creators"], json!([carol, bob.user_id]), "each once");
+        assert_eq!(create["predecessor"]["room_id"], "!old:x.test");
+    })
+    .await;
+}

@@ -1,6 +1,6 @@
 //! Aliases and the public directory.
 
-use hearth_testkit::{Request, json, on_each_backend};
+use hearth_testkit::{Request, TestServer, json, on_each_backend};
 
 use super::{act, create_room, fine};
 
@@ -82,4 +82,33 @@ async fn the_directory_lists_what_was_published_page_by_page() {
         assert_eq!(bob.get("/_matrix/client/v3/directory/list/room/!none:hearth.test").await.0, 404);
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_directory_is_read_backwards_and_without_bridges() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        for n in 0..5 {
+            create_room(&alice, json!({ "visibility": "public", "name": format!("Room {n}") })).await;
+        }
+        let page = async |body| alice.post("/_matrix/client/v3/publicRooms", &body).await.1;
+        let first = page(json!({ "limit": 2 })).await;
+        assert_eq!(first.get("prev_batch"), None);
+        let second = page(json!({ "limit": 2, "since": first["next_batch"] })).await;
+        let third = page(json!({ "limit": 2, "since": second["next_batch"] })).await;
+        assert_eq!((third["chunk"].as_array().map(Vec::len), third.get("next_batch")), (Some(1), None));
+        assert_eq!(page(json!({ "limit": 2, "since": third["prev_batch"] })).await["chunk"], second["chunk"]);
+        assert_eq!(page(json!({ "limit": 2, "since": second["prev_batch"] })).await["chunk"], first["chunk"]);
+        assert_eq!(page(json!({ "third_party_instance_id": "irc" })).await["chunk"], json!([]));
+        assert_eq!(page(json!({ "include_all_networks": true })).await["chunk"].as_array().map(Vec::len), Some(5));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_directory_is_for_those_with_an_account() {
+    let server = TestServer::start_with(|settings| settings.directory.open = false).await;
+    let alice = server.user("alice").await;
+    assert_eq!(server.get("/_matrix/client/v3/publicRooms").await.1["errcode"], "M_MISSING_TOKEN");
+    assert_eq!(alice.get("/_matrix/client/v3/publicRooms").await.0, 200);
 }

@@ -103,6 +103,56 @@ async fn a_restricted_room_lets_in_members_of_another() {
     .await;
 }
 
+#[tokio::test]
+async fn a_knock_restricted_room_lets_in_members_and_hears_the_others() {
+    on_each_backend(async |server| {
+        let (alice, bob, carol) = (server.user("alice").await, server.user("bob").await, server.user("carol").await);
+        let club = create_room(&alice, json!({ "preset": "public_chat" })).await;
+        let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+        let knock = async |user: &hearth_testkit::User, room: &str| {
+            let (status, answer) = user.post(&format!("/_matrix/client/v3/knock/{room}"), &json!({})).await;
+            (status, answer["errcode"].as_str().unwrap_or_default().to_owned())
+        };
+        assert_eq!(act(&bob, &club, "join", json!({})).await, fine());
+        for version in ["10", "11", "12"] {
+            let rule = json!({ "join_rule": "knock_restricted", "allow": allow });
+            let rule = json!([{ "type": "m.room.join_rules", "content": rule }]);
+            let room = create_room(&alice, json!({ "initial_state": rule, "room_version": version })).await;
+            assert_eq!(act(&carol, &room, "join", json!({})).await, forbidden(), "version {version}");
+            assert_eq!(act(&bob, &room, "join", json!({})).await, fine(), "version {version}");
+            assert_eq!(knock(&bob, &room).await, forbidden(), "in the room already");
+            assert_eq!(knock(&carol, &room).await, fine(), "version {version}");
+            assert_eq!(knock(&carol, &room).await, fine(), "knocked already");
+            assert_eq!(act(&alice, &room, "kick", json!({ "user_id": carol.user_id })).await, fine(), "not today");
+            assert_eq!(knock(&carol, &room).await, fine(), "and again");
+            assert_eq!(act(&carol, &room, "leave", json!({})).await, fine(), "taken back");
+            assert_eq!(act(&alice, &room, "ban", json!({ "user_id": carol.user_id })).await, fine());
+            assert_eq!(knock(&carol, &room).await, forbidden(), "banned");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_that_is_hidden_is_like_one_that_is_not_there() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let hidden = create_room(&alice, json!({})).await;
+        for room in [&*hidden, "!none:hearth.test"] {
+            for action in ["leave", "invite", "kick", "ban", "unban"] {
+                let refused = act(&bob, room, action, json!({ "user_id": alice.user_id })).await;
+                assert_eq!(refused, forbidden(), "{action} {room}");
+            }
+            for path in ["send/m.room.message/1", "state/m.room.topic", "redact/%24a/2", "typing/@bob:hearth.test"] {
+                let (status, answer) =
+                    bob.put(&format!("/_matrix/client/v3/rooms/{room}/{path}"), &json!({ "typing": true })).await;
+                assert_eq!((status, answer["errcode"].as_str()), (403, Some("M_FORBIDDEN")), "{path} {room}");
+            }
+        }
+    })
+    .await;
+}
+
 // endpoint: POST /_matrix/client/v3/join/{roomIdOrAlias}
 // endpoint: POST /_matrix/client/v3/rooms/{roomId}/forget
 // endpoint: GET /_matrix/client/v3/joined_rooms

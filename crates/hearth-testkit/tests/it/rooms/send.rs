@@ -112,3 +112,33 @@ async fn creators_are_given_no_level_from_version_12_on() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn nobody_reacts_twice_in_the_same_way() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        for version in ["1", "12"] {
+            let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": version })).await;
+            assert_eq!(act(&bob, &room, "join", json!({})).await, fine());
+            let message = send(&alice, &room, "m", "hello").await.1["event_id"].clone();
+            let react = async |user: &hearth_testkit::User, txn: &str, kind: &str, key: &str| {
+                let relation = json!({ "rel_type": "m.annotation", "event_id": message, "key": key });
+                let path = format!("/_matrix/client/v3/rooms/{room}/send/{kind}/{txn}");
+                user.put(&path, &json!({ "m.relates_to": relation })).await
+            };
+            let first = react(&alice, "1", "m.reaction", "+").await;
+            assert_eq!(first.0, 200, "{first:?}");
+            assert_eq!(react(&alice, "1", "m.reaction", "+").await, first, "a retry");
+            let twice = react(&alice, "2", "m.reaction", "+").await;
+            assert_eq!((twice.0, twice.1["errcode"].as_str()), (400, Some("M_DUPLICATE_ANNOTATION")));
+            assert_eq!(react(&alice, "3", "m.reaction", "-").await.0, 200, "another key");
+            assert_eq!(react(&alice, "4", "org.example.vote", "+").await.0, 200, "another type");
+            assert_eq!(react(&bob, "5", "m.reaction", "+").await.0, 200, "another user");
+            let event_id = first.1["event_id"].as_str().unwrap().replace('$', "%24").replace('/', "%2F");
+            let redact = format!("/_matrix/client/v3/rooms/{room}/redact/{event_id}/r");
+            assert_eq!(alice.put(&redact, &json!({})).await.0, 200);
+            assert_eq!(react(&alice, "6", "m.reaction", "+").await.0, 200, "the first was taken back");
+        }
+    })
+    .await;
+}

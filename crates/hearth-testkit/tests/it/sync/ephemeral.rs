@@ -24,6 +24,9 @@ async fn typing_is_seen_by_those_in_the_room() {
         join(&bob, &room).await;
         let (since, eves) = (caught_up(&bob).await, caught_up(&eve).await);
         typing(&alice, &room, true).await;
+        // How long need not be said.
+        let path = room_path(&room, &format!("typing/{}", encoded(&alice.user_id)));
+        assert_eq!(alice.put(&path, &json!({ "typing": true })).await.0, 200);
         let first = sync(&bob, Ask::since(&since)).await;
         assert_eq!(ephemeral(&first, &room, "m.typing"), Some(&json!({ "user_ids": [alice.user_id] })));
         assert!(sync(&eve, Ask::since(&eves)).await.get("rooms").is_none());
