@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{OwnedEventId, OwnedUserId, UserId};
-use hearth_matrix::{Draft, Pdu, Place, PowerLevels, V1Place, auth, canonical, hash, seal};
+use hearth_matrix::{Draft, Pdu, Place, PowerLevels, RoomVersionRules, V1Place, auth, canonical, hash, seal};
 use hearth_store::{
     DeviceNum, EventNum, MemberChange, Membership, NewEvent, RoomRecord, StateKey, StoreError, Tip, Tx, Visibility,
 };
@@ -124,6 +124,11 @@ impl<'t, 'c> Appender<'t, 'c> {
     pub(crate) fn membership(&mut self, user: &UserId) -> Result<Option<Membership>, StoreError> {
         let member = self.state("m.room.member", user.as_str())?;
         Ok(member.and_then(|(_, pdu)| pdu.membership().and_then(Membership::from_spec)))
+    }
+
+    /// The rules of the room's version.
+    pub(crate) fn room_rules(&self) -> &'static RoomVersionRules {
+        self.room.rules
     }
 
     /// The present power levels.

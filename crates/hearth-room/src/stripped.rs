@@ -2,7 +2,10 @@
 //!
 //! Spec: client-server API, "Stripped state".
 
-use hearth_matrix::{Pdu, client_format};
+use hearth_matrix::{
+    Pdu,
+    client_format::{self, ClientFormat},
+};
 use hearth_store::StoreError;
 
 use crate::append::Appender;
@@ -18,6 +21,8 @@ const TYPES: [&str; 7] = [
 ];
 
 /// The stripped state that goes with a member event, a JSON array: the room's looks, the sender, the event itself.
+///
+/// The event itself is whole: clients show when somebody was invited, and sort by it.
 pub(crate) fn stripped_state(appender: &mut Appender<'_, '_>, member: &Pdu) -> Result<String, StoreError> {
     let mut out = String::from("[");
     for kind in TYPES {
@@ -32,7 +37,7 @@ pub(crate) fn stripped_state(appender: &mut Appender<'_, '_>, member: &Pdu) -> R
         client_format::write_stripped(&mut out, &pdu);
         out.push(',');
     }
-    client_format::write_stripped(&mut out, member);
+    client_format::write_event(&mut out, member, appender.room_rules(), ClientFormat::default());
     out.push(']');
     Ok(out)
 }

@@ -47,6 +47,13 @@ async fn an_invite_comes_with_stripped_state_and_goes_with_the_answer() {
         let stripped = keys(&part(&invited, "invite", &room)["invite_state"]);
         assert!(stripped.contains(&("m.room.name", "")), "{stripped:?}");
         assert!(stripped.contains(&("m.room.member", bob.user_id.as_str())), "{stripped:?}");
+        // The invite itself is whole, so clients can say when it came.
+        let own = events(&part(&invited, "invite", &room)["invite_state"])
+            .iter()
+            .find(|event| event["state_key"] == bob.user_id.as_str())
+            .unwrap();
+        assert!(own["origin_server_ts"].as_u64().is_some_and(|ts| ts > 0), "{own}");
+        assert!(own["event_id"].is_string(), "{own}");
         let fresh = sync(&bob, Ask::default()).await;
         assert_eq!(part(&fresh, "invite", &room), part(&invited, "invite", &room));
         let again = sync(&bob, Ask::since(token(&invited))).await;
