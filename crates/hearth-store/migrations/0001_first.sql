@@ -297,6 +297,9 @@ CREATE TABLE profiles (
     PRIMARY KEY (usr, field)
 ) without_rowid();
 
+-- Profiles of which the user's rooms may not show the newest name or avatar yet; `changes` grows with each change meanwhile.
+CREATE TABLE profiles_unshown (usr id_key(), changes BIGINT NOT NULL);
+
 -- Who is online is in memory; this is what survives a restart.
 CREATE TABLE presence (usr id_key(), status_msg bytes() NOT NULL);
 

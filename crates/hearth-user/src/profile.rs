@@ -78,7 +78,7 @@ impl Users {
     /// Sets a field. An empty display name or avatar removes it. `false` if nothing changed.
     pub async fn set_profile_field(&self, user: UserNum, field: &str, value: Value) -> Result<bool, SetProfileError> {
         check_key(field)?;
-        if matches!(field, "displayname" | "avatar_url") && value.as_str() == Some("") {
+        if is_shown_in_rooms(field) && value.as_str() == Some("") {
             return self.remove_profile_field(user, field).await;
         }
         check_value(field, &value)?;
@@ -96,6 +96,9 @@ impl Users {
                     return Ok(None);
                 }
                 tx.profiles().set(user, &field, &value)?;
+                if is_shown_in_rooms(&field) {
+                    tx.profiles().set_unshown(user)?;
+                }
                 Ok(Some(true))
             })
             .await?;
@@ -111,6 +114,9 @@ impl Users {
                 return Ok(false);
             }
             tx.profiles().remove(user, &field)?;
+            if is_shown_in_rooms(&field) {
+                tx.profiles().set_unshown(user)?;
+            }
             Ok(true)
         });
         Ok(removed.await?)
@@ -120,6 +126,11 @@ impl Users {
 /// A local user's profile as a JSON object.
 pub fn profile_of(tx: &mut Tx<'_>, user: UserNum) -> Result<Map<String, Value>, StoreError> {
     tx.profiles().all(user)?.into_iter().map(|(field, value)| Ok((field, parse(&value)?))).collect()
+}
+
+/// Whether a field is part of the user's memberships of rooms, which must follow when it changes.
+pub fn is_shown_in_rooms(field: &str) -> bool {
+    matches!(field, "displayname" | "avatar_url")
 }
 
 fn parse(value: &str) -> Result<Value, StoreError> {

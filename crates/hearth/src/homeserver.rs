@@ -155,6 +155,12 @@ impl Homeserver {
         let mut upkeep = tokio::task::JoinSet::new();
         upkeep.spawn(Metrics::of_process().keep_up());
         upkeep.spawn(doors.accounts.clone().keep_house());
+        let rooms = doors.rooms.clone();
+        upkeep.spawn(async move {
+            if let Err(error) = rooms.show_profiles().await {
+                tracing::warn!(%error, "changed profiles of an earlier run could not be shown in all rooms");
+            }
+        });
         Ok(Running { doors, serving, binds, data_dir, first_start, upkeep })
     }
 }

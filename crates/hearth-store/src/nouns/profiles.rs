@@ -1,6 +1,6 @@
 //! Profiles of local users: display name, avatar and free fields, each a JSON value.
 
-use crate::{Change, Publication, StoreError, Tx, UserNum, Value};
+use crate::{Change, Publication, StoreError, StringNum, Tx, UserNum, Value};
 
 /// Profiles, seen from a transaction.
 pub struct Profiles<'t, 'c> {
@@ -49,6 +49,34 @@ impl Profiles<'_, '_> {
         publication.exec("DELETE FROM profiles WHERE usr = $1 AND field = $2", &[user.into(), field.as_bytes().into()]);
         self.tx.publish(publication);
         Ok(())
+    }
+
+    /// The user's rooms are to show a change: to be remembered until they do.
+    pub fn set_unshown(&mut self, user: UserNum) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO profiles_unshown (usr, changes) VALUES ($1, 1) \
+             ON CONFLICT (usr) DO UPDATE SET changes = profiles_unshown.changes + 1",
+            &[user.into()],
+        )
+    }
+
+    /// Whose rooms do not show all changes yet, in order of their numbers: behind `after`, at most so many users.
+    pub fn unshown(&mut self, after: UserNum, limit: i64) -> Result<Vec<UserNum>, StoreError> {
+        self.tx.query(
+            "SELECT usr FROM profiles_unshown WHERE usr > $1 ORDER BY usr LIMIT $2",
+            &[after.into(), limit.into()],
+            |row| Ok(StringNum(row.int(0)?)),
+        )
+    }
+
+    /// How many changes of a user his rooms do not show yet.
+    pub fn changes_unshown(&mut self, user: UserNum) -> Result<Option<i64>, StoreError> {
+        self.tx.one("SELECT changes FROM profiles_unshown WHERE usr = $1", &[user.into()], |row| row.int(0))
+    }
+
+    /// The rooms show all that was changed when there were so many changes.
+    pub fn set_shown(&mut self, user: UserNum, changes: i64) -> Result<(), StoreError> {
+        self.tx.exec("DELETE FROM profiles_unshown WHERE usr = $1 AND changes = $2", &[user.into(), changes.into()])
     }
 
     /// Removes the whole profile.

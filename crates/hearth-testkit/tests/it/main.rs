@@ -9,6 +9,7 @@ mod limits;
 mod listeners;
 mod moderation;
 mod operations;
+mod profiles;
 mod push_rules;
 mod rooms;
 mod sessions;

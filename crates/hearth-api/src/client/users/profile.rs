@@ -4,6 +4,7 @@
 
 use axum::extract::State;
 use hearth_matrix::ruma::OwnedUserId;
+use hearth_user::profile::is_shown_in_rooms;
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -79,7 +80,7 @@ fn may_change(sender: &Sender, user_id: &OwnedUserId, field: &str) -> Result<(),
 
 /// Names and avatars are part of a user's membership of rooms.
 async fn show(doors: &Doors, sender: Sender, field: &str, changed: bool) -> Result<JsonBody<Value>, ApiError> {
-    if changed && matches!(field, "displayname" | "avatar_url") {
+    if changed && is_shown_in_rooms(field) {
         doors.accounts.profile_changed(sender.user_id).await;
     }
     Ok(JsonBody(json!({})))
