@@ -105,7 +105,15 @@ impl HttpClient {
             Manner::Federation => &self.federation,
         };
         let whole = async {
-            let response = client.request(request.map(Full::new)).await.map_err(http_error)?;
+            // A kept connection may have died without our noticing: once more, on a fresh one. Between servers every request
+            // may be repeated.
+            let again = (manner == Manner::Federation || request.method().is_idempotent()).then(|| request.clone());
+            let response = match client.request(request.map(Full::new)).await.map_err(http_error) {
+                Err(HttpError::Broken(_)) if let Some(again) = again => {
+                    client.request(again.map(Full::new)).await.map_err(http_error)?
+                }
+                outcome => outcome?,
+            };
             let (parts, body) = response.into_parts();
             Ok(Response::from_parts(parts, read(body, limits.response_bytes).await?))
         };

@@ -5,11 +5,19 @@
 //! Spec: server-server API, "Server discovery" and "Authentication".
 
 mod address_filter;
+mod back_off;
 mod connector;
 mod discovery;
 mod host;
 mod http_client;
+mod inbound;
+mod key_document;
+mod key_ring;
+mod key_sources;
 mod names;
+mod notary;
+mod remote;
+mod server_rules;
 mod srv;
 mod tls;
 mod well_known;
@@ -19,6 +27,11 @@ pub use address_filter::AddressFilter;
 pub use connector::ConnectError;
 pub use discovery::Discovery;
 pub use http_client::{HttpClient, HttpError, Limits, Manner};
+pub use inbound::{AuthenticateError, Inbound};
+pub use key_ring::{FoundKeys, KeyRing, Patience, WantedKey};
+pub use key_sources::Notary;
 pub use names::{FixedNames, NameError, Names, Service, SystemNames};
+pub use remote::{Remote, RemoteConfig, RemoteError, SendOptions, Signing};
+pub use server_rules::ServerRules;
 pub use tls::{CaError, TlsRoots};
 pub use x_matrix::{XMatrix, XMatrixError};

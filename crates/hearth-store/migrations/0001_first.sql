@@ -319,3 +319,41 @@ CREATE TABLE filters (
     filter bytes() NOT NULL,
     PRIMARY KEY (usr, num)
 ) without_rowid();
+
+-- ---------------------------------------------------------------- other servers
+
+-- Their signing keys, and how long each is good for.
+CREATE TABLE server_keys (
+    server         BIGINT NOT NULL,
+    key_id         bytes() NOT NULL,
+    public_key     bytes() NOT NULL,
+    valid_until_ts BIGINT NOT NULL,  -- never more than 7 days after it was fetched
+    expired_ts     BIGINT,           -- an old key: signed until then
+    vouched        BIGINT NOT NULL,  -- 0: heard from the server itself, 1: from another one
+    PRIMARY KEY (server, key_id)
+) without_rowid();
+
+-- The newest signed document of keys of each, for those who ask us for it.
+CREATE TABLE server_key_documents (
+    server         id_key(),
+    document       bytes() NOT NULL,
+    valid_until_ts BIGINT NOT NULL,
+    fetched_ts     BIGINT NOT NULL
+);
+
+-- Keys that this server signs with or once did. Another key becomes an old one when it is not used any more.
+CREATE TABLE own_keys (
+    key_id     bytes() PRIMARY KEY,
+    public_key bytes() NOT NULL,
+    expired_ts BIGINT
+);
+
+-- Servers that we talk to.
+CREATE TABLE destinations (
+    server           id_key(),
+    failures         BIGINT NOT NULL,  -- in a row
+    failing_since_ts BIGINT,
+    retry_ts         BIGINT NOT NULL,  -- nothing is sent before
+    last_success_ts  BIGINT,
+    last_error       bytes()
+);

@@ -4,10 +4,14 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use hearth_remote::{AddressFilter, FixedNames, HttpClient, TlsRoots};
+use hearth_matrix::SigningKey;
+use hearth_matrix::ruma::{OwnedServerName, ServerName};
+use hearth_remote::{AddressFilter, FixedNames, HttpClient, Patience, Remote, RemoteConfig, ServerRules, TlsRoots};
+use hearth_store::{DatabaseUrl, Store, StoreOptions, WallTime};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
@@ -169,4 +173,62 @@ pub fn paths(answer: impl Fn(&str) -> Option<Response<Body>> + Send + Sync + 'st
 /// A handler that says one thing.
 pub fn says(body: &'static str) -> Handler {
     paths(move |_| Some(full(200, body)))
+}
+
+/// A server that has keys and tells them.
+pub struct Matrix {
+    pub name: OwnedServerName,
+    pub key: SigningKey,
+}
+
+impl Matrix {
+    pub fn new(name: &str, byte: u8) -> Self {
+        Self { name: ServerName::parse(name).unwrap(), key: SigningKey::from_seed([byte; 32], "1").unwrap() }
+    }
+
+    /// Its keys, good until then, signed.
+    pub fn document(&self, valid_until_ts: i64) -> String {
+        let keys = serde_json::json!({
+            "server_name": self.name,
+            "valid_until_ts": valid_until_ts,
+            "verify_keys": { self.key.key_id(): { "key": self.key.public_key_base64() } },
+            "old_verify_keys": {},
+        });
+        self.key.sign_json(&keys.to_string(), self.name.as_str()).unwrap()
+    }
+
+    pub fn tells(&self, valid_until_ts: i64) -> Handler {
+        let document = self.document(valid_until_ts);
+        paths(move |path| (path == "/_matrix/key/v2/server").then(|| full(200, document.clone())))
+    }
+
+    /// Puts it into the world, at its usual place.
+    pub async fn start(&self, world: &World, handler: Handler) -> TestServer {
+        let server = world.server(self.name.host(), handler).await;
+        world.names.socket(self.name.host(), 8448, server.address);
+        server
+    }
+}
+
+pub async fn store() -> Store {
+    Store::open(StoreOptions { url: DatabaseUrl::Inline, threads: 1 }).await.unwrap()
+}
+
+/// How long tests wait for what must come: longer than it can take.
+pub const PATIENT: Patience = Patience { before_notaries: Duration::from_secs(60), whole: Duration::from_secs(60) };
+
+impl World {
+    pub fn config(&self, us: &Matrix) -> RemoteConfig {
+        RemoteConfig {
+            server_name: us.name.clone(),
+            signing_key: SigningKey::from_file_format(&us.key.to_file_format()).unwrap(),
+            servers: ServerRules::open(),
+            notaries: Vec::new(),
+            patience: PATIENT,
+        }
+    }
+
+    pub async fn remote(&self, us: &Matrix, time: &WallTime) -> Remote {
+        Remote::open(self.config(us), self.client(), store().await, time.clone()).await.unwrap()
+    }
 }

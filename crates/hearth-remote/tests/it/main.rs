@@ -3,3 +3,5 @@
 mod discovery;
 mod harness;
 mod http;
+mod keys;
+mod remote;

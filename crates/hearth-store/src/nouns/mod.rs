@@ -2,6 +2,7 @@
 
 mod account_data;
 mod accounts;
+mod destinations;
 mod events;
 mod filters;
 mod identity;
@@ -10,6 +11,7 @@ mod presence;
 mod profiles;
 mod receipts;
 mod rooms;
+mod server_keys;
 mod state;
 
 pub use account_data::AccountDataEvent;
@@ -17,10 +19,12 @@ pub use accounts::{
     Account, Device, Interactive, IssuedTokens, LockState, NewAccount, RefreshToken, RegistrationToken, Session,
     TokenHash, UserKind,
 };
+pub use destinations::{Destination, Destinations};
 pub use events::{EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use members::{Members, Membership, MembershipRow};
 pub use receipts::{Receipt, Receipts};
 pub use rooms::{PublishedRoom, RoomHead, RoomNouns, RoomRecord, Tip};
+pub use server_keys::{KeyDocument, OwnKey, ServerKey, ServerKeys};
 pub use state::{Garbage, State, StateChange, StateDifference, StateEntry, StateKey};
 
 pub(crate) use state::Node;

@@ -6,4 +6,5 @@ mod closures;
 mod concurrency;
 mod crash;
 mod harness;
+mod servers;
 mod statements;

@@ -1,0 +1,314 @@
+//! Keys of other servers: from memory, from the store, from the servers themselves, or from notaries that know them.
+//!
+//! Many servers are asked at once, each by one task, whoever waits for it; nobody waits longer than the ring's patience. A
+//! server that did not answer is left alone for a while.
+//! Spec: server-server API, "Retrieving server keys"; room versions 5 and later, "Signing key validity period".
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use hearth_matrix::ruma::{OwnedServerName, ServerName};
+use hearth_store::{KeyDocument, Noun, ServerKey, Store, StoreError, WallTime};
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
+
+use crate::key_document::{ToldKeys, is_good_at};
+use crate::key_sources::KeySources;
+
+/// Servers whose keys are kept in memory, and servers that did not answer.
+const MOST_SERVERS: usize = 20_000;
+/// So many servers are asked at once.
+const MOST_AT_ONCE: usize = 256;
+/// A server that has answered is not asked again so soon, whatever is missing.
+const CALM_AFTER_ANSWER: i64 = 30_000;
+const FIRST_FAILURE: i64 = 30_000;
+const MAX_FAILURE: i64 = 10 * 60_000;
+
+/// A key that is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedKey {
+    /// Whose.
+    pub server: OwnedServerName,
+    /// Which.
+    pub key_id: String,
+    /// When it must have been good; without, it matters not (room versions 1 to 4).
+    pub at: Option<i64>,
+}
+
+/// How long the ring waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For servers, before notaries are asked beside them.
+    pub before_notaries: Duration,
+    /// For everybody.
+    pub whole: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { before_notaries: Duration::from_secs(2), whole: Duration::from_secs(20) }
+    }
+}
+
+/// Keys that were found, and until when each is good.
+#[derive(Clone, Debug, Default)]
+pub struct FoundKeys(HashMap<OwnedServerName, Arc<Vec<ServerKey>>>);
+
+impl FoundKeys {
+    /// A key that was good at a time; without a time, whenever it was.
+    pub fn get(&self, server: &ServerName, key_id: &str, at: Option<i64>) -> Option<[u8; 32]> {
+        let key = self.0.get(server)?.iter().find(|key| key.key_id == key_id)?;
+        is_good_at(key, at).then_some(key.public_key)
+    }
+
+    fn has(&self, wanted: &WantedKey) -> bool {
+        self.get(&wanted.server, &wanted.key_id, wanted.at).is_some()
+    }
+}
+
+/// The ring. Cheap to clone; clones share what they know.
+#[derive(Clone)]
+pub struct KeyRing(Arc<Ring>);
+
+struct Ring {
+    sources: KeySources,
+    store: Store,
+    time: WallTime,
+    patience: Patience,
+    known: Cache<OwnedServerName, Arc<Vec<ServerKey>>>,
+    asked: Cache<OwnedServerName, Asked>,
+    under_way: Mutex<HashMap<OwnedServerName, Shared<BoxFuture<'static, ()>>>>,
+    turns: Semaphore,
+}
+
+#[derive(Clone, Copy)]
+struct Asked {
+    not_before: i64,
+    failures: u32,
+}
+
+impl KeyRing {
+    pub(crate) fn new(sources: KeySources, store: Store, time: WallTime, patience: Patience) -> Self {
+        Self(Arc::new(Ring {
+            sources,
+            store,
+            time,
+            patience,
+            known: Cache::new(MOST_SERVERS),
+            asked: Cache::new(MOST_SERVERS),
+            under_way: Mutex::default(),
+            turns: Semaphore::new(MOST_AT_ONCE),
+        }))
+    }
+
+    /// Finds keys, as many of them as can be had.
+    pub async fn find(&self, wanted: Vec<WantedKey>) -> Result<FoundKeys, StoreError> {
+        let ring = &self.0;
+        let mut found = FoundKeys::default();
+        for wanted in &wanted {
+            if let Some(keys) = ring.known.get(&wanted.server) {
+                found.0.insert(wanted.server.clone(), keys);
+            }
+        }
+        let mut missing = wanted;
+        missing.retain(|wanted| !found.has(wanted));
+        self.recall(&mut missing, &mut found).await?;
+        if !missing.is_empty() {
+            self.ask(missing, &mut found, ring.sources.has_notaries()).await;
+        }
+        Ok(found)
+    }
+
+    /// What one request needs: a key that is good now.
+    pub(crate) async fn find_now(&self, server: &ServerName, key_ids: &[&str]) -> Result<FoundKeys, StoreError> {
+        let now = self.0.time.now_ms();
+        let wanted = key_ids.iter().map(|key_id| WantedKey {
+            server: server.to_owned(),
+            key_id: (*key_id).to_owned(),
+            at: Some(now),
+        });
+        self.find(wanted.collect()).await
+    }
+
+    /// Asks servers for their keys although some are known, if it is not too soon; for those who ask us about them.
+    pub(crate) async fn refresh(&self, servers: BTreeSet<OwnedServerName>) {
+        // A key of this name there is not: everybody is asked.
+        let wanted = servers.into_iter().map(|server| WantedKey { server, key_id: String::new(), at: None }).collect();
+        // Without notaries: two that are each other's would ask in circles.
+        self.ask(wanted, &mut FoundKeys::default(), false).await;
+    }
+
+    /// A notary's key, as the notary itself tells.
+    pub(crate) async fn of_notary(&self, server: &ServerName, key_id: &str) -> Option<[u8; 32]> {
+        let wanted = WantedKey { server: server.to_owned(), key_id: key_id.to_owned(), at: Some(self.0.time.now_ms()) };
+        let mut found = FoundKeys::default();
+        found.0.extend(self.0.known.get(server).map(|keys| (server.to_owned(), keys)));
+        let mut missing = vec![wanted];
+        missing.retain(|wanted| !found.has(wanted));
+        self.recall(&mut missing, &mut found).await.ok()?;
+        if !missing.is_empty() {
+            self.ask(missing, &mut found, false).await;
+        }
+        found.get(server, key_id, Some(self.0.time.now_ms()))
+    }
+
+    async fn recall(&self, missing: &mut Vec<WantedKey>, found: &mut FoundKeys) -> Result<(), StoreError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let servers: BTreeSet<String> = missing.iter().map(|wanted| wanted.server.to_string()).collect();
+        let stored = self.0.store.read(move |tx| {
+            let servers: Vec<&str> = servers.iter().map(String::as_str).collect();
+            tx.server_keys().of_servers(&servers)
+        });
+        let mut by_server: HashMap<OwnedServerName, Vec<ServerKey>> = HashMap::new();
+        for (server, key) in stored.await? {
+            if let Ok(server) = ServerName::parse(server) {
+                by_server.entry(server).or_default().push(key);
+            }
+        }
+        for (server, keys) in by_server {
+            let keys = Arc::new(keys);
+            self.0.known.insert(server.clone(), keys.clone());
+            found.0.insert(server, keys);
+        }
+        missing.retain(|wanted| !found.has(wanted));
+        Ok(())
+    }
+
+    async fn ask(&self, mut missing: Vec<WantedKey>, found: &mut FoundKeys, through_notaries: bool) {
+        let ring = &self.0;
+        let servers: BTreeSet<OwnedServerName> = missing.iter().map(|wanted| wanted.server.clone()).collect();
+        let mut answers: FuturesUnordered<_> = servers
+            .into_iter()
+            .filter_map(|server| self.ask_server(&server).map(|answer| answer.map(move |()| server)))
+            .collect();
+        let mut notaries = std::pin::pin!(futures_util::future::OptionFuture::from(None));
+        let mut notaries_asked = !through_notaries;
+        let mut notaries_done = notaries_asked;
+        let whole = tokio::time::sleep(ring.patience.whole);
+        let before_notaries = tokio::time::sleep(ring.patience.before_notaries);
+        tokio::pin!(whole, before_notaries);
+        loop {
+            missing.retain(|wanted| !found.has(wanted));
+            if missing.is_empty() || (answers.is_empty() && notaries_done) {
+                return;
+            }
+            let mut patient = true;
+            if notaries_asked || !answers.is_empty() {
+                tokio::select! {
+                    Some(server) = answers.next(), if !answers.is_empty() => {
+                        if let Some(keys) = ring.known.get(&server) {
+                            found.0.insert(server, keys);
+                        }
+                    }
+                    () = &mut before_notaries, if !notaries_asked => patient = false,
+                    learned = &mut notaries, if notaries_asked && !notaries_done => {
+                        notaries_done = true;
+                        let learned: Option<Vec<OwnedServerName>> = learned;
+                        for server in learned.into_iter().flatten() {
+                            if let Some(keys) = ring.known.get(&server) {
+                                found.0.insert(server, keys);
+                            }
+                        }
+                    }
+                    () = &mut whole => return,
+                }
+            } else {
+                patient = false;
+            }
+            if !patient {
+                notaries_asked = true;
+                notaries.set(Some(self.ask_notaries(missing.clone())).into());
+            }
+        }
+    }
+
+    /// Asks a server, or joins those who wait for its answer. Nothing if it is too soon to ask.
+    fn ask_server(&self, server: &OwnedServerName) -> Option<Shared<BoxFuture<'static, ()>>> {
+        let ring = &self.0;
+        let mut under_way = ring.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = under_way.get(server) {
+            return Some(answer.clone());
+        }
+        if ring.asked.get(server).is_some_and(|asked| ring.time.now_ms() < asked.not_before) {
+            return None;
+        }
+        let (this, name) = (self.clone(), server.clone());
+        // A task of its own: it goes on when those who wait have lost their patience, and the next ones profit.
+        let task = tokio::spawn(async move {
+            this.hear(&name).await;
+            this.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        });
+        let answer = task.map(|_| ()).boxed().shared();
+        under_way.insert(server.clone(), answer.clone());
+        Some(answer)
+    }
+
+    async fn hear(&self, server: &OwnedServerName) {
+        let ring = &self.0;
+        let Ok(_turn) = ring.turns.acquire().await else { return };
+        let heard = ring.sources.ask_itself(server).await;
+        let now = ring.time.now_ms();
+        let failures = match heard {
+            Ok((told, json)) => {
+                self.learn(&told, json, true).await;
+                0
+            }
+            Err(error) => {
+                tracing::debug!(%server, %error, "no keys from a server itself");
+                ring.asked.get(server).map_or(0, |asked| asked.failures) + 1
+            }
+        };
+        let calm = match failures {
+            0 => CALM_AFTER_ANSWER,
+            failures => (FIRST_FAILURE << (failures - 1).min(10)).min(MAX_FAILURE),
+        };
+        ring.asked.insert(server.clone(), Asked { not_before: now + calm, failures });
+    }
+
+    /// The servers of which notaries knew something.
+    async fn ask_notaries(&self, missing: Vec<WantedKey>) -> Vec<OwnedServerName> {
+        let mut by_server: BTreeMap<OwnedServerName, BTreeMap<String, i64>> = BTreeMap::new();
+        let now = self.0.time.now_ms();
+        for wanted in missing {
+            let keys = by_server.entry(wanted.server).or_default();
+            if !wanted.key_id.is_empty() {
+                let at = wanted.at.unwrap_or(0).min(now);
+                let until = keys.entry(wanted.key_id).or_insert(at);
+                *until = at.max(*until);
+            }
+        }
+        let mut learned = Vec::new();
+        for (told, json) in self.0.sources.ask_notaries(self, by_server).await {
+            self.learn(&told, json, false).await;
+            learned.push(told.server);
+        }
+        learned
+    }
+
+    async fn learn(&self, told: &ToldKeys, json: String, from_itself: bool) {
+        let ring = &self.0;
+        let now = ring.time.now_ms();
+        let keys = told.to_keys(now, from_itself);
+        let document = KeyDocument { json, valid_until_ts: told.valid_until_ts, fetched_ts: now };
+        let server = told.server.to_string();
+        let kept = ring.store.write([server_noun(&told.server)], move |tx| {
+            tx.server_keys().keep(&server, &keys, &document)?;
+            let known = tx.server_keys().of_servers(&[&server])?;
+            Ok(known.into_iter().map(|(_, key)| key).collect())
+        });
+        match kept.await {
+            Ok(known) => ring.known.insert(told.server.clone(), Arc::new(known)),
+            Err(error) => tracing::warn!(server = %told.server, %error, "keys of a server are not kept"),
+        }
+    }
+}
+
+/// Whoever changes what is known of a server holds this.
+pub(crate) fn server_noun(server: &ServerName) -> Noun {
+    Noun::Name(format!("server:{server}"))
+}

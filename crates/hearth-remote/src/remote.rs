@@ -1,0 +1,413 @@
+//! Requests to other servers, signed, with what is known of the destination consulted first and learned from afterwards.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hearth_matrix::SigningKey;
+use hearth_matrix::ruma::api::auth_scheme::{AuthScheme, NoAuthentication};
+use hearth_matrix::ruma::api::error::{DeserializationError, FromHttpResponseError, IntoHttpError};
+use hearth_matrix::ruma::api::federation::authentication::ServerSignatures;
+use hearth_matrix::ruma::api::path_builder::PathBuilder;
+use hearth_matrix::ruma::api::{IncomingResponse, IncomingResponseExt as _, OutgoingBody as _, OutgoingRequest};
+use hearth_matrix::ruma::{OwnedServerName, ServerName};
+use hearth_store::{Destination, Noun, OwnKey, Store, StoreError, WallTime};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Request, Response, StatusCode, Uri};
+use quick_cache::sync::Cache;
+
+use crate::key_ring::server_noun;
+use crate::key_sources::KeySources;
+use crate::{
+    ConnectError, Discovery, HttpClient, HttpError, KeyRing, Limits, Manner, Notary, Patience, ServerRules, XMatrix,
+    back_off,
+};
+
+/// A server that has shown life is not looked up again so soon.
+const ALIVE_FOR: i64 = 60_000;
+const MOST_ALIVE: usize = 20_000;
+
+/// Who we are, and with whom we talk.
+pub struct RemoteConfig {
+    /// Our name.
+    pub server_name: OwnedServerName,
+    /// Our key.
+    pub signing_key: SigningKey,
+    /// With whom we talk.
+    pub servers: ServerRules,
+    /// Who vouches for the keys of servers that don't answer.
+    pub notaries: Vec<Notary>,
+    /// How long keys are waited for.
+    pub patience: Patience,
+}
+
+/// The other servers, as seen from ours. Cheap to clone.
+#[derive(Clone)]
+pub struct Remote(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) server_name: OwnedServerName,
+    pub(crate) signing_key: SigningKey,
+    pub(crate) own_keys: Vec<OwnKey>,
+    pub(crate) rules: Arc<ServerRules>,
+    pub(crate) client: HttpClient,
+    pub(crate) discovery: Discovery,
+    pub(crate) keys: KeyRing,
+    pub(crate) store: Store,
+    pub(crate) time: WallTime,
+    /// Servers that were well a moment ago, with when.
+    alive: Cache<OwnedServerName, i64>,
+}
+
+/// How a request is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SendOptions {
+    /// What it may cost.
+    pub limits: Limits,
+    /// Send also to a server that is to be left alone.
+    pub despite_back_off: bool,
+}
+
+/// Why a request brought no answer, or none that is a success.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// The settings forbid to talk with that server.
+    #[error("this server does not talk with {0}")]
+    Forbidden(OwnedServerName),
+    /// That is ourselves.
+    #[error("a request to ourselves")]
+    Ourselves,
+    /// It failed lately; nothing was sent.
+    #[error("not tried again before {until_ts}")]
+    BackingOff {
+        /// When it is tried again.
+        until_ts: i64,
+    },
+    /// Its name leads nowhere.
+    #[error("{0}")]
+    Unresolvable(String),
+    /// Nobody answers, the connection broke, or its addresses are forbidden.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Its certificate is not good.
+    #[error("{0}")]
+    Tls(String),
+    /// The time is over.
+    #[error("no answer in time")]
+    Timeout,
+    /// The answer is larger than asked for.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    /// It answered that it will not.
+    #[error("answered {status} {errcode}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: StatusCode,
+        /// The Matrix error code; empty if there is none.
+        errcode: String,
+        /// What it says about it.
+        message: String,
+        /// The whole answer.
+        body: Bytes,
+    },
+    /// Its answer is not what the specification says.
+    #[error("malformed answer: {0}")]
+    Malformed(String),
+    /// The request can't be made.
+    #[error("the request can't be made: {0}")]
+    Request(String),
+    /// Our own database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RemoteError {
+    /// Whether the server is to be left alone for a while. One that refuses or says nonsense is well.
+    fn is_failure(&self) -> bool {
+        match self {
+            Self::Unresolvable(_) | Self::Unreachable(_) | Self::Tls(_) | Self::Timeout => true,
+            Self::Refused { status, .. } => status.is_server_error(),
+            _ => false,
+        }
+    }
+}
+
+impl From<HttpError> for RemoteError {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Timeout | HttpError::Connect(ConnectError::Timeout) => Self::Timeout,
+            HttpError::TooLarge(most) => Self::TooLarge(most),
+            HttpError::Broken(cause) => Self::Unreachable(cause),
+            HttpError::Connect(error) => match error {
+                ConnectError::NoHost | ConnectError::Unresolvable { .. } => Self::Unresolvable(error.to_string()),
+                ConnectError::Tls(_) => Self::Tls(error.to_string()),
+                _ => Self::Unreachable(error.to_string()),
+            },
+        }
+    }
+}
+
+/// Whether requests of an authentication scheme carry our signature.
+pub trait Signing: AuthScheme {
+    /// They do.
+    const SIGNED: bool;
+}
+
+impl Signing for ServerSignatures {
+    const SIGNED: bool = true;
+}
+
+impl Signing for NoAuthentication {
+    const SIGNED: bool = false;
+}
+
+impl Remote {
+    /// Begins to talk to others. The key is noted as ours; one that was before is an old one from now on.
+    pub async fn open(
+        config: RemoteConfig,
+        client: HttpClient,
+        store: Store,
+        time: WallTime,
+    ) -> Result<Self, StoreError> {
+        let RemoteConfig { server_name, signing_key, servers, notaries, patience } = config;
+        let (key_id, key, now) = (signing_key.key_id().to_owned(), signing_key.public_key(), time.now_ms());
+        let known = store.read(|tx| tx.server_keys().own()).await?;
+        let noted = known.iter().any(|own| own.key_id == key_id && own.public_key == key && own.expired_ts.is_none());
+        let own_keys = if noted && known.iter().filter(|own| own.expired_ts.is_none()).count() == 1 {
+            known
+        } else {
+            let sign_with = store.write([Noun::Name("identity".to_owned())], move |tx| {
+                tx.server_keys().sign_with(&key_id, &key, now)?;
+                tx.server_keys().own()
+            });
+            sign_with.await?
+        };
+        let rules = Arc::new(servers);
+        let discovery = Discovery::new(client.clone(), time.clone());
+        let (may_ask, ourselves) = (rules.clone(), server_name.clone());
+        let sources = KeySources {
+            client: client.clone(),
+            discovery: discovery.clone(),
+            notaries,
+            may_ask: Box::new(move |server| *server != ourselves && may_ask.allow(server)),
+        };
+        let keys = KeyRing::new(sources, store.clone(), time.clone(), patience);
+        let alive = Cache::new(MOST_ALIVE);
+        Ok(Self(Arc::new(Inner {
+            server_name,
+            signing_key,
+            own_keys,
+            rules,
+            client,
+            discovery,
+            keys,
+            store,
+            time,
+            alive,
+        })))
+    }
+
+    /// Our name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.0.server_name
+    }
+
+    /// Whether the settings let us talk with a server.
+    pub fn may_talk_with(&self, server: &ServerName) -> bool {
+        self.0.rules.allow(server)
+    }
+
+    /// Keys of other servers.
+    pub fn keys(&self) -> &KeyRing {
+        &self.0.keys
+    }
+
+    /// Where servers are.
+    pub fn discovery(&self) -> &Discovery {
+        &self.0.discovery
+    }
+
+    /// The client for what is not between Matrix servers.
+    pub fn client(&self) -> &HttpClient {
+        &self.0.client
+    }
+
+    /// Sends a request of the server-server API, and waits for the answer.
+    pub async fn send<R>(&self, server: &ServerName, request: R) -> Result<R::IncomingResponse, RemoteError>
+    where
+        R: OutgoingRequest,
+        R::Authentication: Signing,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        self.send_with(server, request, SendOptions::default()).await
+    }
+
+    /// The same, with more to say about how.
+    pub async fn send_with<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        options: SendOptions,
+    ) -> Result<R::IncomingResponse, RemoteError>
+    where
+        R: OutgoingRequest,
+        R::Authentication: Signing,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
+        let unmakeable = |error: IntoHttpError| RemoteError::Request(error.to_string());
+        let (mut parts, body) =
+            request.try_into_http_request_inner("https://matrix.invalid", ()).map_err(unmakeable)?.into_parts();
+        if let Some(content_type) = body.content_type() {
+            parts.headers.entry(CONTENT_TYPE).or_insert(content_type);
+        }
+        let body: Vec<u8> = body.try_into_buf().map_err(|error| unmakeable(error.into()))?;
+        let request = Request::from_parts(parts, Bytes::from(body));
+        let response = self.send_raw(server, request, R::Authentication::SIGNED, options).await?;
+        read::<R::IncomingResponse>(&response)
+    }
+
+    /// Sends a request whose URL has any host: where the server is, is found out. Only an answer that is a success is one.
+    pub async fn send_raw(
+        &self,
+        server: &ServerName,
+        request: Request<Bytes>,
+        signed: bool,
+        options: SendOptions,
+    ) -> Result<Response<Bytes>, RemoteError> {
+        if *server == self.0.server_name {
+            return Err(RemoteError::Ourselves);
+        }
+        if !self.0.rules.allow(server) {
+            return Err(RemoteError::Forbidden(server.to_owned()));
+        }
+        let begun = self.0.time.now_ms();
+        let before = self.destination(server).await?;
+        if !options.despite_back_off
+            && let Some(until_ts) = before.as_ref().and_then(|before| back_off::backing_off_until(before, begun))
+        {
+            return Err(RemoteError::BackingOff { until_ts });
+        }
+        let whole = self.exchange(server, request, signed, options.limits);
+        // Discovery's time counts, too.
+        let outcome = tokio::time::timeout(options.limits.timeout, whole).await.unwrap_or(Err(RemoteError::Timeout));
+        match &outcome {
+            Err(error) if error.is_failure() => self.failed(server, begun, error.to_string()).await?,
+            Err(RemoteError::Request(_)) => {}
+            _ => self.succeeded(server, before).await?,
+        }
+        outcome
+    }
+
+    async fn exchange(
+        &self,
+        server: &ServerName,
+        mut request: Request<Bytes>,
+        signed: bool,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, RemoteError> {
+        let unmakeable = |error: &dyn std::fmt::Display| RemoteError::Request(error.to_string());
+        let target = request.uri().path_and_query().cloned().ok_or_else(|| unmakeable(&"no path"))?;
+        if signed {
+            let Inner { signing_key, server_name, .. } = &*self.0;
+            let method = request.method().as_str();
+            let signature = XMatrix::sign(signing_key, server_name, server, method, target.as_str(), request.body())
+                .map_err(|error| unmakeable(&error))?;
+            let header = signature.to_header().ok_or_else(|| unmakeable(&"no header"))?;
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
+        let host = self.0.discovery.answering_for(server).await;
+        *request.uri_mut() = Uri::builder()
+            .scheme("https")
+            .authority(host.as_str())
+            .path_and_query(target)
+            .build()
+            .map_err(|error| unmakeable(&error))?;
+        if host.port() == Some(443) {
+            // The client would leave the usual port out, but the specification wants what the name says.
+            let value =
+                host.as_str().try_into().map_err(|error| unmakeable(&error as &http::header::InvalidHeaderValue))?;
+            request.headers_mut().insert(http::header::HOST, value);
+        }
+        let response = self.0.client.send(Manner::Federation, request, limits).await?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
+    }
+
+    /// How it goes with a server, if we ever talked with it.
+    pub async fn destination(&self, server: &ServerName) -> Result<Option<Destination>, StoreError> {
+        let name = server.to_string();
+        self.0.store.read(move |tx| tx.destinations().get(&name)).await
+    }
+
+    /// A server has shown life, by a request of its own for example: it is not left alone any longer.
+    pub async fn is_alive(&self, server: &ServerName) -> Result<(), StoreError> {
+        let now = self.0.time.now_ms();
+        if self.0.alive.get(server).is_some_and(|since| now < since + ALIVE_FOR) {
+            return Ok(());
+        }
+        let before = self.destination(server).await?;
+        // Of servers that we never talked to nothing is written down.
+        if before.as_ref().is_some_and(|before| before.failures > 0) {
+            self.succeeded(server, before).await?;
+        }
+        self.0.alive.insert(server.to_owned(), now);
+        Ok(())
+    }
+
+    async fn succeeded(&self, server: &ServerName, before: Option<Destination>) -> Result<(), StoreError> {
+        let now = self.0.time.now_ms();
+        if back_off::after_success(before.as_ref(), now).is_none() {
+            return Ok(());
+        }
+        let name = server.to_string();
+        let write = self.0.store.write([server_noun(server)], move |tx| {
+            let before = tx.destinations().get(&name)?;
+            match back_off::after_success(before.as_ref(), now) {
+                Some(after) => tx.destinations().put(&name, &after),
+                None => Ok(()),
+            }
+        });
+        write.await
+    }
+
+    async fn failed(&self, server: &ServerName, begun: i64, error: String) -> Result<(), StoreError> {
+        tracing::debug!(%server, error, "a request to a server failed");
+        self.0.alive.remove(server);
+        let (now, server, noun) = (self.0.time.now_ms(), server.to_owned(), server_noun(server));
+        let write = self.0.store.write([noun], move |tx| {
+            let before = tx.destinations().get(server.as_str())?.unwrap_or_default();
+            match back_off::after_failure(&server, &before, begun, now, &error) {
+                Some(after) => tx.destinations().put(server.as_str(), &after),
+                None => Ok(()),
+            }
+        });
+        write.await
+    }
+}
+
+fn read<R: IncomingResponse>(response: &Response<Bytes>) -> Result<R, RemoteError> {
+    let mut borrowed = Response::new(&**response.body());
+    *borrowed.status_mut() = response.status();
+    *borrowed.headers_mut() = response.headers().clone();
+    R::try_from_http_response(borrowed).map_err(|error| {
+        RemoteError::Malformed(match error {
+            FromHttpResponseError::Deserialization(error) => malformed(&error),
+            _ => "no success".to_owned(),
+        })
+    })
+}
+
+fn malformed(error: &DeserializationError) -> String {
+    error.to_string()
+}
+
+fn refusal(response: Response<Bytes>) -> RemoteError {
+    #[derive(Default, serde::Deserialize)]
+    struct MatrixError {
+        #[serde(default)]
+        errcode: String,
+        #[serde(default)]
+        error: String,
+    }
+    let (status, body) = (response.status(), response.into_body());
+    let MatrixError { errcode, error } = serde_json::from_slice(&body).unwrap_or_default();
+    RemoteError::Refused { status, errcode, message: error, body }
+}

@@ -1,0 +1,164 @@
+//! Signing keys: those of other servers with how long they are good for, and our own that are old.
+//!
+//! Whether a key may be believed is decided above; here is what was found good.
+
+use crate::{StoreError, StringNum, Tx};
+
+/// A key of another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerKey {
+    /// `ed25519:…`
+    pub key_id: String,
+    /// The key.
+    pub public_key: [u8; 32],
+    /// What is signed later is not good.
+    pub valid_until_ts: i64,
+    /// Of an old key: until when the server used it.
+    pub expired_ts: Option<i64>,
+    /// Whether the server itself has told us, not another one about it.
+    pub from_itself: bool,
+}
+
+/// A server's document of its keys, signed by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyDocument {
+    /// As it came.
+    pub json: String,
+    /// Until when it says to be good.
+    pub valid_until_ts: i64,
+    /// When it came.
+    pub fetched_ts: i64,
+}
+
+/// A key with which this server has signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnKey {
+    /// `ed25519:…`
+    pub key_id: String,
+    /// The key.
+    pub public_key: [u8; 32],
+    /// Since when it is not used any more.
+    pub expired_ts: Option<i64>,
+}
+
+/// Keys, seen from a transaction.
+pub struct ServerKeys<'t, 'c> {
+    tx: &'t mut Tx<'c>,
+}
+
+impl<'c> Tx<'c> {
+    /// Signing keys.
+    pub fn server_keys(&mut self) -> ServerKeys<'_, 'c> {
+        ServerKeys { tx: self }
+    }
+}
+
+impl ServerKeys<'_, '_> {
+    /// All known keys of some servers, each with its server's name.
+    pub fn of_servers(&mut self, servers: &[&str]) -> Result<Vec<(String, ServerKey)>, StoreError> {
+        let servers: Vec<&[u8]> = servers.iter().map(|server| server.as_bytes()).collect();
+        self.tx.query(
+            "SELECT text, key_id, public_key, valid_until_ts, expired_ts, vouched \
+             FROM strings CROSS JOIN server_keys WHERE text IN blobs($1) AND server = num",
+            &[servers.as_slice().into()],
+            |row| {
+                let key = ServerKey {
+                    key_id: row.utf8(1)?.to_owned(),
+                    public_key: public_key(row.bytes(2)?)?,
+                    valid_until_ts: row.int(3)?,
+                    expired_ts: row.opt_int(4)?,
+                    from_itself: !row.bool(5)?,
+                };
+                Ok((row.utf8(0)?.to_owned(), key))
+            },
+        )
+    }
+
+    /// The newest document of some servers, each with its server's name.
+    pub fn documents_of(&mut self, servers: &[&str]) -> Result<Vec<(String, KeyDocument)>, StoreError> {
+        let servers: Vec<&[u8]> = servers.iter().map(|server| server.as_bytes()).collect();
+        self.tx.query(
+            "SELECT text, document, valid_until_ts, fetched_ts \
+             FROM strings CROSS JOIN server_key_documents WHERE text IN blobs($1) AND server = num",
+            &[servers.as_slice().into()],
+            |row| {
+                let document =
+                    KeyDocument { json: row.utf8(1)?.to_owned(), valid_until_ts: row.int(2)?, fetched_ts: row.int(3)? };
+                Ok((row.utf8(0)?.to_owned(), document))
+            },
+        )
+    }
+
+    /// Keeps what a document of a server told. What the server says itself replaces what is known; what others say about it
+    /// only adds, or makes a key good for longer that is the same. The caller holds the server's lock.
+    pub fn keep(&mut self, server: &str, keys: &[ServerKey], document: &KeyDocument) -> Result<(), StoreError> {
+        let known = self.of_servers(&[server])?;
+        let num = self.tx.intern(server)?;
+        for key in keys {
+            let before = known.iter().map(|(_, known)| known).find(|known| known.key_id == key.key_id);
+            let adds = before
+                .is_none_or(|before| before.public_key == key.public_key && before.valid_until_ts < key.valid_until_ts);
+            if (key.from_itself || adds) && before != Some(key) {
+                self.put(num, key)?;
+            }
+        }
+        self.tx.exec(
+            "INSERT INTO server_key_documents (server, document, valid_until_ts, fetched_ts) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (server) DO UPDATE SET document = excluded.document, \
+                 valid_until_ts = excluded.valid_until_ts, fetched_ts = excluded.fetched_ts \
+             WHERE CAST($5 AS BIGINT) = 1 OR server_key_documents.valid_until_ts <= excluded.valid_until_ts",
+            &[
+                num.into(),
+                document.json.as_bytes().into(),
+                document.valid_until_ts.into(),
+                document.fetched_ts.into(),
+                keys.iter().any(|key| key.from_itself).into(),
+            ],
+        )
+    }
+
+    fn put(&mut self, server: StringNum, key: &ServerKey) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO server_keys (server, key_id, public_key, valid_until_ts, expired_ts, vouched) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (server, key_id) DO UPDATE SET \
+                 public_key = excluded.public_key, valid_until_ts = excluded.valid_until_ts, \
+                 expired_ts = excluded.expired_ts, vouched = excluded.vouched",
+            &[
+                server.into(),
+                key.key_id.as_bytes().into(),
+                key.public_key.as_slice().into(),
+                key.valid_until_ts.into(),
+                key.expired_ts.into(),
+                (!key.from_itself).into(),
+            ],
+        )
+    }
+
+    /// The keys that this server signs with or has signed with.
+    pub fn own(&mut self) -> Result<Vec<OwnKey>, StoreError> {
+        self.tx.query("SELECT key_id, public_key, expired_ts FROM own_keys ORDER BY key_id", &[], |row| {
+            Ok(OwnKey {
+                key_id: row.utf8(0)?.to_owned(),
+                public_key: public_key(row.bytes(1)?)?,
+                expired_ts: row.opt_int(2)?,
+            })
+        })
+    }
+
+    /// Notes with which key this server signs from now on; others become old ones.
+    pub fn sign_with(&mut self, key_id: &str, key: &[u8; 32], now: i64) -> Result<(), StoreError> {
+        self.tx.exec(
+            "UPDATE own_keys SET expired_ts = $1 WHERE key_id <> $2 AND expired_ts IS NULL",
+            &[now.into(), key_id.as_bytes().into()],
+        )?;
+        self.tx.exec(
+            "INSERT INTO own_keys (key_id, public_key, expired_ts) VALUES ($1, $2, NULL) \
+             ON CONFLICT (key_id) DO UPDATE SET public_key = excluded.public_key, expired_ts = NULL",
+            &[key_id.as_bytes().into(), key.as_slice().into()],
+        )
+    }
+}
+
+fn public_key(bytes: &[u8]) -> Result<[u8; 32], StoreError> {
+    bytes.try_into().map_err(|_| StoreError::Damaged("a public key has not 32 bytes".to_owned()))
+}
