@@ -26,6 +26,13 @@ use crate::{
     client_format::{ClientFormat, write_event},
 };
 
+mod profile;
+
+pub use profile::{PushProfile, stored_rules};
+
+/// Users that one event mentions, at most.
+const NAMED: usize = 1000;
+
 /// What an event means to a user.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
@@ -35,16 +42,50 @@ pub struct Outcome {
     pub highlight: bool,
     /// The sound to play.
     pub sound: Option<String>,
+    /// The actions of the rule that notifies, a JSON array; empty if none does.
+    pub actions: String,
 }
 
+/// What the default rules make of an event, as numbers that can be stored. 0 is for not notifying.
+const DEFAULT_ACTIONS: [&str; 4] = [
+    r#"["notify"]"#,
+    r#"["notify",{"set_tweak":"sound","value":"default"}]"#,
+    r#"["notify",{"set_tweak":"sound","value":"ring"}]"#,
+    r#"["notify",{"set_tweak":"highlight"}]"#,
+];
+
 impl Outcome {
+    /// An outcome of the default rules as a number; 0 if they don't notify.
+    pub fn code(&self) -> i64 {
+        match (self.notify, self.highlight, self.sound.as_deref()) {
+            (false, ..) => 0,
+            (true, true, _) => 4,
+            (true, false, None) => 1,
+            (true, false, Some("ring")) => 3,
+            (true, false, Some(_)) => 2,
+        }
+    }
+
+    /// The actions behind a number: a JSON array.
+    pub fn actions_of(code: i64) -> &'static str {
+        let index = usize::try_from(code - 1).ok();
+        index.and_then(|index| DEFAULT_ACTIONS.get(index)).copied().unwrap_or("[]")
+    }
+
+    /// Whether the outcome behind a number stands out.
+    pub fn is_highlight(code: i64) -> bool {
+        code == 4
+    }
+
     fn of(actions: &[Action]) -> Self {
         let sound = actions.iter().find_map(Action::sound).map(|sound| match sound {
             SoundTweakValue::Default => "default".to_owned(),
             other => other.as_str().to_owned(),
         });
         let notify = actions.iter().any(Action::should_notify);
-        Self { notify, highlight: notify && actions.iter().any(Action::is_highlight), sound: sound.filter(|_| notify) }
+        let json = if notify { serde_json::to_string(actions).unwrap_or_default() } else { String::new() };
+        let highlight = notify && actions.iter().any(Action::is_highlight);
+        Self { notify, highlight, sound: sound.filter(|_| notify), actions: json }
     }
 }
 
@@ -146,8 +187,10 @@ fn named_users(pdu: &Pdu) -> Vec<OwnedUserId> {
         let content = Object::parse(pdu.content.get()).unwrap_or_default();
         let users = content.get("m.mentions").and_then(Json::as_object).and_then(|mentions| mentions.get("user_ids"));
         let users = users.and_then(Json::as_array).unwrap_or_default();
-        named.extend(users.iter().filter_map(|user| OwnedUserId::try_from(user.as_str()?).ok()));
+        named.extend(users.iter().take(NAMED).filter_map(|user| OwnedUserId::try_from(user.as_str()?).ok()));
     }
+    named.sort_unstable();
+    named.dedup();
     named
 }
 

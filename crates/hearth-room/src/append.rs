@@ -9,10 +9,12 @@ use std::sync::Arc;
 use hearth_matrix::ruma::{OwnedEventId, OwnedUserId, UserId};
 use hearth_matrix::{Draft, Pdu, Place, PowerLevels, RoomVersionRules, V1Place, auth, canonical, hash, seal};
 use hearth_store::{
-    DeviceNum, EventNum, MemberChange, Membership, NewEvent, RoomRecord, StateKey, StoreError, Tip, Tx, Visibility,
+    DeviceNum, EventNum, EventPush, MemberChange, Membership, NewEvent, RoomRecord, StateKey, StoreError, Tip, Tx,
+    Visibility,
 };
 use rustc_hash::FxHashMap;
 
+use crate::unread::{Thread, ThreadCounts};
 use crate::{RoomError, RoomsConfig, stripped};
 
 /// `prev_events` of one event at most; a dummy event would merge the rest.
@@ -44,6 +46,7 @@ pub(crate) struct Appender<'t, 'c> {
     overlay: Overlay,
     /// Ids of the forward extremities, in the order of the tip.
     extremity_ids: Vec<OwnedEventId>,
+    threads: ThreadCounts,
 }
 
 /// An admitted event. What needs writing to be known (numbers, snapshots) is found when it is written.
@@ -54,7 +57,10 @@ struct Pending {
     auth_events: Vec<EventNum>,
     visibility: Visibility,
     room_order: i64,
+    push: EventPush,
     unread: i64,
+    thread: Option<Thread>,
+    reads: bool,
     txn: Option<(DeviceNum, Arc<str>)>,
     redacts: Option<EventNum>,
     replaces: Option<EventNum>,
@@ -83,7 +89,8 @@ impl<'t, 'c> Appender<'t, 'c> {
         for num in &tip.extremities {
             extremity_ids.push(tx.events().id(*num)?);
         }
-        Ok(Self { tx, room, config, tip, pending: Vec::new(), overlay: FxHashMap::default(), extremity_ids })
+        let (overlay, threads) = (FxHashMap::default(), ThreadCounts::default());
+        Ok(Self { tx, room, config, tip, pending: Vec::new(), overlay, extremity_ids, threads })
     }
 
     /// In a room to be, right after its create event.
@@ -96,9 +103,16 @@ impl<'t, 'c> Appender<'t, 'c> {
         if let Err(refusal) = auth::check(room.rules, &create, |_, _| None) {
             return Ok(Err(refusal.into()));
         }
-        let overlay = FxHashMap::default();
-        let mut new =
-            Self { tx, room, config, tip: Tip::empty(), pending: Vec::new(), overlay, extremity_ids: Vec::new() };
+        let mut new = Self {
+            tx,
+            room,
+            config,
+            tip: Tip::empty(),
+            pending: Vec::new(),
+            overlay: FxHashMap::default(),
+            extremity_ids: Vec::new(),
+            threads: ThreadCounts::default(),
+        };
         new.stand(create, None, Vec::new(), None, None)?;
         Ok(Ok(new))
     }
@@ -141,6 +155,39 @@ impl<'t, 'c> Appender<'t, 'c> {
     /// Events that were admitted and not yet written.
     pub(crate) fn pending_pdus(&self) -> impl Iterator<Item = &Pdu> {
         self.pending.iter().map(|pending| &*pending.pdu)
+    }
+
+    /// Joined members, those of pending events included.
+    pub(crate) fn joined_members(&self) -> u64 {
+        u64::try_from(self.tip.joined).unwrap_or(0)
+    }
+
+    pub(crate) fn is_ours(&self, user: &UserId) -> bool {
+        user.server_name() == &*self.config.server_name
+    }
+
+    /// Users of ours who come in with pending events.
+    pub(crate) fn pending_joins(&self) -> Vec<Box<str>> {
+        let joins = self.pending.iter().filter(|pending| {
+            pending.member.as_ref().is_some_and(|member| {
+                member.local && member.after == Membership::Join && member.before != Some(Membership::Join)
+            })
+        });
+        joins.filter_map(|pending| pending.pdu.state_key.as_deref().map(Box::from)).collect()
+    }
+
+    /// The thread of a pending event; none if there is no such event.
+    pub(crate) fn pending_thread(&self, event_id: &OwnedEventId) -> Option<Option<OwnedEventId>> {
+        let pending = self.pending.iter().find(|pending| pending.pdu.event_id == *event_id)?;
+        Some(pending.thread.as_ref().map(|thread| thread.root.clone()))
+    }
+
+    /// The running count of a thread, pending events included.
+    fn count_of_thread(&mut self, root: &OwnedEventId) -> Result<i64, StoreError> {
+        match self.threads.get(root) {
+            Some(count) => Ok(*count),
+            None => self.stored_count_of_thread(root),
+        }
     }
 
     /// The event that a transaction of this device made before.
@@ -313,7 +360,6 @@ impl<'t, 'c> Appender<'t, 'c> {
             }
             _ => None,
         };
-        self.tip.unread += i64::from(notifies_by_default(&pdu));
         self.tip.room_order += 1;
         self.tip.depth = i64::try_from(pdu.depth).unwrap_or(i64::MAX);
         let prev_events = std::mem::replace(&mut self.tip.extremities, vec![num]);
@@ -321,13 +367,32 @@ impl<'t, 'c> Appender<'t, 'c> {
         if let Some((kind, key)) = pdu.state_pair() {
             self.overlay.insert((kind.into(), key.into()), (num, pdu.clone()));
         }
+        let push = self.push(&pdu)?;
+        let counts = i64::from(push.outcome > 0);
+        let thread = match self.thread_of(&pdu)? {
+            Some(root) => {
+                let unread = self.count_of_thread(&root)? + counts;
+                self.threads.insert(root.clone(), unread);
+                Some(Thread { root, unread })
+            }
+            None => {
+                self.tip.unread += counts;
+                None
+            }
+        };
+        // A change of one's profile, which reaches all rooms, says nothing of what one has read.
+        let is_profile = member.as_ref().is_some_and(|member| member.before == Some(member.after));
+        let reads = !is_profile && self.is_ours(&pdu.sender);
         self.pending.push(Pending {
             num,
             prev_events: prev_events.into_iter().take(PREV_EVENTS).collect(),
             auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
             visibility,
             room_order: self.tip.room_order,
+            push,
             unread: self.tip.unread,
+            thread,
+            reads,
             txn,
             redacts,
             replaces: replaced.map(|(num, _)| num),
@@ -383,7 +448,10 @@ impl<'t, 'c> Appender<'t, 'c> {
             auth_events,
             visibility,
             room_order,
+            push,
             unread,
+            thread,
+            reads,
             txn,
             redacts,
             replaces,
@@ -414,7 +482,22 @@ impl<'t, 'c> Appender<'t, 'c> {
                 }
                 _ => None,
             };
-            let thread = relates_to.as_ref().filter(|(_, rel)| rel == "m.thread").map(|(parent, _)| *parent);
+            let unread_thread = thread.as_ref().map_or(0, |thread| thread.unread);
+            let thread = match thread {
+                Some(Thread { root, .. }) => {
+                    let in_batch = events.iter().find(|event| event.pdu.event_id == root).map(|event| event.num);
+                    let num = match in_batch {
+                        Some(num) => num,
+                        None => tx.events().intern(&room, &root)?,
+                    };
+                    Some((num, root.as_str().into()))
+                }
+                None => None,
+            };
+            let comes_in = |member: &&MemberChange| {
+                member.local && member.after == Membership::Join && member.before != Some(Membership::Join)
+            };
+            let joins = member.as_ref().filter(comes_in).map(|member| member.user);
             events.push(NewEvent {
                 num,
                 pdu,
@@ -424,7 +507,11 @@ impl<'t, 'c> Appender<'t, 'c> {
                 snapshot_after,
                 visibility,
                 room_order,
+                push,
                 unread,
+                unread_thread,
+                reads,
+                joins,
                 txn,
                 redacts,
                 relates_to,
@@ -465,7 +552,7 @@ fn is_auth_event(pdu: &Pdu) -> bool {
 }
 
 /// What an event relates to, and how.
-fn relation(pdu: &Pdu) -> Option<(OwnedEventId, String)> {
+pub(crate) fn relation(pdu: &Pdu) -> Option<(OwnedEventId, String)> {
     #[derive(serde::Deserialize)]
     struct Content {
         #[serde(rename = "m.relates_to")]
@@ -481,33 +568,4 @@ fn relation(pdu: &Pdu) -> Option<(OwnedEventId, String)> {
     }
     let content: Content = serde_json::from_str(pdu.content.get()).ok()?;
     Some((content.relates_to.event_id, content.relates_to.rel_type))
-}
-
-/// Whether the default push rules notify nearly every member of an event: messages and encrypted events, but not notices and
-/// not edits. Spec: client-server API, "Predefined rules".
-fn notifies_by_default(pdu: &Pdu) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Content<'a> {
-        #[serde(borrow, default)]
-        msgtype: Option<std::borrow::Cow<'a, str>>,
-        #[serde(borrow, default, rename = "m.relates_to")]
-        relates_to: Option<Relation<'a>>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Relation<'a> {
-        #[serde(borrow, default)]
-        rel_type: Option<std::borrow::Cow<'a, str>>,
-    }
-    match &*pdu.kind {
-        "m.room.message" | "m.room.encrypted" if pdu.state_key.is_none() => {
-            match serde_json::from_str::<Content<'_>>(pdu.content.get()) {
-                Ok(content) => {
-                    content.msgtype.as_deref() != Some("m.notice")
-                        && content.relates_to.and_then(|r| r.rel_type).as_deref() != Some("m.replace")
-                }
-                Err(_) => true,
-            }
-        }
-        _ => false,
-    }
 }

@@ -18,6 +18,7 @@ mod send;
 mod stripped;
 mod turn;
 mod typing;
+mod unread;
 
 use std::sync::Arc;
 

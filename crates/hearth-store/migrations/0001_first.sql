@@ -51,7 +51,7 @@ CREATE TABLE room_tips (
     invited             BIGINT NOT NULL,
     knocked             BIGINT NOT NULL,
     joined_local        BIGINT NOT NULL,
-    unread              BIGINT NOT NULL,   -- running count of what the default push rules notify for
+    unread              BIGINT NOT NULL,   -- running count of what the default push rules notify for, main timeline
     partial_state       BIGINT NOT NULL
 );
 
@@ -77,7 +77,8 @@ CREATE TABLE events (
     snapshot_before  BIGINT,
     visibility       BIGINT NOT NULL,   -- history visibility at the event
     redacted_by      BIGINT,
-    thread           BIGINT,            -- root of the thread it belongs to
+    thread           BIGINT,            -- root of the thread it belongs to, over whatever relates to a reply, too
+    outcome          BIGINT NOT NULL,   -- what the default push rules make of it, see Outcome; 0: they don't notify
     unread           BIGINT NOT NULL,   -- running count at it, main timeline
     unread_thread    BIGINT NOT NULL,   -- running count at it, its thread
     txn_device       BIGINT,
@@ -87,7 +88,7 @@ CREATE INDEX events_by_position ON events (room, position) WHERE position IS NOT
 CREATE INDEX events_by_order ON events (room, room_order, num);
 CREATE INDEX events_by_time ON events (room, origin_server_ts, room_order, num);
 CREATE UNIQUE INDEX events_by_txn ON events (txn_device, txn_id, room) WHERE txn_device IS NOT NULL;
-CREATE INDEX events_of_thread ON events (thread, room_order) WHERE thread IS NOT NULL;
+CREATE INDEX events_of_thread ON events (thread, position) WHERE thread IS NOT NULL;
 
 CREATE TABLE event_json (num id_key(), json bytes() NOT NULL);
 
@@ -213,6 +214,57 @@ CREATE TABLE receipts (
 ) without_rowid();
 CREATE INDEX receipts_by_position ON receipts (room, position);
 
+-- ---------------------------------------------------------------- unread counts
+-- A user's count is a running count less that up to which he has read, and what is written below for him or for all.
+
+-- The tip of each thread.
+CREATE TABLE threads (
+    room     BIGINT NOT NULL,
+    root     BIGINT NOT NULL,
+    position BIGINT NOT NULL,   -- of the newest event in it
+    unread   BIGINT NOT NULL,   -- running count of what the default push rules notify for
+    PRIMARY KEY (room, root)
+) without_rowid();
+CREATE INDEX threads_by_position ON threads (room, position);
+
+-- How far a local user has read, by receipts, events of his own and joining.
+CREATE TABLE reads (
+    usr      BIGINT NOT NULL,
+    room     BIGINT NOT NULL,
+    thread   BIGINT NOT NULL,   -- -1 everything, 0 the main timeline, or the root of a thread
+    position BIGINT NOT NULL,   -- of the last event read
+    unread   BIGINT NOT NULL,   -- running count at it; of the main timeline if it stands for everything
+    PRIMARY KEY (usr, room, thread)
+) without_rowid();
+
+-- What an event means to a user for whom it differs from what it means to all.
+CREATE TABLE notifications (
+    usr             BIGINT NOT NULL,
+    position        BIGINT NOT NULL,   -- of the event
+    room            BIGINT NOT NULL,
+    event           BIGINT NOT NULL,
+    thread          BIGINT NOT NULL,   -- root of its thread, or 0
+    notify          BIGINT NOT NULL,
+    highlight       BIGINT NOT NULL,
+    plain           BIGINT NOT NULL,   -- whether the default push rules notify for it
+    plain_highlight BIGINT NOT NULL,
+    unread          BIGINT NOT NULL,   -- 1 until the user reads it
+    actions         bytes() NOT NULL,  -- JSON
+    PRIMARY KEY (usr, position)
+) without_rowid();
+CREATE INDEX notifications_unread ON notifications (usr, room, thread, position) WHERE unread = 1;
+CREATE INDEX notifications_of_event ON notifications (event);
+
+-- What differs from the running counts for all: highlights for everybody, and events that were redacted.
+CREATE TABLE room_notes (
+    room      BIGINT NOT NULL,
+    position  BIGINT NOT NULL,   -- of the event
+    thread    BIGINT NOT NULL,
+    notify    BIGINT NOT NULL,   -- to be added to the count
+    highlight BIGINT NOT NULL,
+    PRIMARY KEY (room, position)
+) without_rowid();
+
 -- ---------------------------------------------------------------- users
 
 CREATE TABLE users (
@@ -312,6 +364,10 @@ CREATE TABLE account_data (
     PRIMARY KEY (usr, room, kind)
 ) without_rowid();
 CREATE INDEX account_data_by_position ON account_data (usr, position);
+
+-- Users who changed their push rules or ignore somebody, and when last: messages are judged by these rules, too.
+CREATE TABLE push_profiles (usr id_key(), position BIGINT NOT NULL);
+CREATE INDEX push_profiles_by_position ON push_profiles (position);
 
 CREATE TABLE filters (
     usr    BIGINT NOT NULL,

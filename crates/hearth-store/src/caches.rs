@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use hearth_matrix::Pdu;
+use hearth_matrix::push::PushProfile;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use rustc_hash::FxHashMap;
 
-use crate::nouns::Node;
-use crate::{EventNum, RoomNum, RoomRecord, SnapshotNum, StringNum};
+use crate::nouns::{Listeners, Node};
+use crate::{EventNum, Position, RoomNum, RoomRecord, SnapshotNum, StringNum, UserNum};
 
 /// Room, root node and size of a snapshot.
 type Root = (RoomNum, i64, i64);
@@ -19,8 +20,25 @@ const NODES_BYTES: u64 = 32 << 20;
 /// Bytes of events kept in memory.
 const PDUS_BYTES: u64 = 32 << 20;
 
+/// Bytes of push rules kept in memory.
+const PROFILES_BYTES: u64 = 32 << 20;
+/// Bytes of the rooms' members with push rules of their own kept in memory.
+const LISTENERS_BYTES: u64 = 8 << 20;
+
 #[derive(Clone)]
 struct Bytes;
+
+impl Weighter<(UserNum, Position), Arc<PushProfile>> for Bytes {
+    fn weight(&self, _: &(UserNum, Position), profile: &Arc<PushProfile>) -> u64 {
+        profile.size_bytes() as u64
+    }
+}
+
+impl Weighter<RoomNum, Arc<Listeners>> for Bytes {
+    fn weight(&self, _: &RoomNum, listeners: &Arc<Listeners>) -> u64 {
+        64 + 16 * listeners.users.len() as u64
+    }
+}
 
 impl Weighter<i64, Arc<Node>> for Bytes {
     fn weight(&self, _: &i64, node: &Arc<Node>) -> u64 {
@@ -44,6 +62,8 @@ pub(crate) struct Caches {
     roots: Cache<SnapshotNum, Root>,
     nodes: Cache<i64, Arc<Node>, Bytes>,
     pdus: Cache<EventNum, Arc<Pdu>, Bytes>,
+    profiles: Cache<(UserNum, Position), Arc<PushProfile>, Bytes>,
+    listeners: Cache<RoomNum, Arc<Listeners>, Bytes>,
 }
 
 impl Caches {
@@ -56,6 +76,8 @@ impl Caches {
             roots: Cache::new(100_000),
             nodes: Cache::with_weighter(100_000, NODES_BYTES, Bytes),
             pdus: Cache::with_weighter(20_000, PDUS_BYTES, Bytes),
+            profiles: Cache::with_weighter(2_000, PROFILES_BYTES, Bytes),
+            listeners: Cache::with_weighter(10_000, LISTENERS_BYTES, Bytes),
         }
     }
 
@@ -97,6 +119,23 @@ impl Caches {
         for (num, pdu) in learned.pdus {
             self.pdus.insert(num, pdu);
         }
+        for (version, profile) in learned.profiles {
+            self.profiles.insert(version, profile);
+        }
+        for (room, listeners) in learned.listeners {
+            // Of two that learned at once the later one stands.
+            if self.listeners.peek(&room).is_none_or(|known| known.at <= listeners.at) {
+                self.listeners.insert(room, listeners);
+            }
+        }
+    }
+
+    pub(crate) fn profile(&self, user: UserNum, version: Position) -> Option<Arc<PushProfile>> {
+        self.profiles.get(&(user, version))
+    }
+
+    pub(crate) fn listeners(&self, room: RoomNum) -> Option<Arc<Listeners>> {
+        self.listeners.get(&room)
     }
 
     pub(crate) fn room(&self, num: RoomNum) -> Option<Arc<RoomRecord>> {
@@ -129,9 +168,27 @@ pub(crate) struct Learned {
     roots: FxHashMap<SnapshotNum, Root>,
     nodes: FxHashMap<i64, Arc<Node>>,
     pdus: FxHashMap<EventNum, Arc<Pdu>>,
+    profiles: FxHashMap<(UserNum, Position), Arc<PushProfile>>,
+    listeners: FxHashMap<RoomNum, Arc<Listeners>>,
 }
 
 impl Learned {
+    pub(crate) fn learn_profile(&mut self, user: UserNum, version: Position, profile: Arc<PushProfile>) {
+        self.profiles.insert((user, version), profile);
+    }
+
+    pub(crate) fn profile(&self, user: UserNum, version: Position) -> Option<Arc<PushProfile>> {
+        self.profiles.get(&(user, version)).cloned()
+    }
+
+    pub(crate) fn learn_listeners(&mut self, room: RoomNum, listeners: Arc<Listeners>) {
+        self.listeners.insert(room, listeners);
+    }
+
+    pub(crate) fn listeners(&self, room: RoomNum) -> Option<Arc<Listeners>> {
+        self.listeners.get(&room).cloned()
+    }
+
     pub(crate) fn learn_room(&mut self, room: Arc<RoomRecord>) {
         self.rooms.insert(room.num, room);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hearth_matrix::ruma::OwnedEventId;
 use hearth_matrix::{Pdu, RoomVersionRules};
 
-use crate::{DeviceNum, EventNum, OwnedValue, Position, RoomNum, SnapshotNum, StringNum, UserNum, Value};
+use crate::{DeviceNum, EventNum, EventPush, OwnedValue, Position, RoomNum, SnapshotNum, StringNum, UserNum, Value};
 
 /// Statements that share one position, and what the feed says of them once they are committed.
 ///
@@ -50,6 +50,8 @@ pub enum Change {
         user: UserNum,
         /// Of which room, if not global.
         room: Option<RoomNum>,
+        /// It may change what notifies the user.
+        push: bool,
     },
     /// A local user's sessions were ended or his rights changed: what is remembered of them must be looked at anew.
     Sessions {
@@ -93,8 +95,10 @@ pub struct FeedEvent {
     pub snapshot_before: Option<SnapshotNum>,
     /// Current state of the room after it, if it moved.
     pub snapshot_after: Option<SnapshotNum>,
-    /// Running count of what notifies at it, main timeline.
-    pub unread: i64,
+    /// Whom it notifies.
+    pub push: EventPush,
+    /// Id of the root of the thread it belongs to.
+    pub thread: Option<Arc<str>>,
     /// The sending device and its transaction id.
     pub txn: Option<(DeviceNum, Arc<str>)>,
     /// The state event that it replaced.
@@ -116,15 +120,8 @@ pub struct FeedReceipt {
     pub thread: Box<str>,
     /// When it was given, milliseconds since the epoch.
     pub ts: i64,
-    /// Running count of what notifies at that event, main timeline.
-    pub unread: i64,
-}
-
-impl FeedReceipt {
-    /// Whether it says something of the main timeline.
-    pub fn is_for_main_timeline(&self) -> bool {
-        matches!(&*self.thread, "" | "main")
-    }
+    /// Position of that event, if it has one.
+    pub at: Option<Position>,
 }
 
 /// A committed change with its position.

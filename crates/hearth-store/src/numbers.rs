@@ -33,5 +33,12 @@ number!(
     Position
 );
 
+impl Default for Position {
+    /// Before everything.
+    fn default() -> Self {
+        Self(0)
+    }
+}
+
 /// A user is a string like another; the alias tells the reader which.
 pub type UserNum = StringNum;

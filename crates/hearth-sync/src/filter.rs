@@ -41,6 +41,8 @@ pub struct Filter {
     pub(crate) ephemeral: EventMatch,
     pub(crate) timeline: EventMatch,
     pub(crate) timeline_limit: usize,
+    /// Unread counts of threads apart.
+    pub(crate) unread_threads: bool,
     pub(crate) state: EventMatch,
     /// Members only where they are needed.
     pub(crate) lazy_members: bool,
@@ -93,6 +95,7 @@ impl Filter {
             presence: EventMatch::plain(filter.presence),
             room_account_data: EventMatch::of_room(room.account_data),
             ephemeral: EventMatch::of_room(room.ephemeral),
+            unread_threads: room.timeline.unread_thread_notifications,
             timeline: EventMatch::of_room(room.timeline),
             timeline_limit: limit.min(TIMELINE_MOST),
             state: EventMatch::of_room(room.state),

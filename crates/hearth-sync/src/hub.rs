@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use self::presence::{PresenceNews, PresenceSince, TICK};
+use crate::streams::unread::Badge;
 use crate::window::{LiveEvent, Window};
 
 mod presence;
@@ -67,8 +68,8 @@ struct Followed {
 pub(crate) struct Stay {
     /// The room's id.
     pub(crate) room_id: OwnedRoomId,
-    /// The room's running count up to which the user has read, if known.
-    pub(crate) read: Option<i64>,
+    /// What the user has not read there, if known.
+    pub(crate) badge: Option<Badge>,
 }
 
 /// What a read of the store found out about a user.
@@ -280,10 +281,8 @@ impl Board {
                 }
                 for user in self.present.get(&event.room).into_iter().flatten() {
                     if let Some(followed) = self.followed.get_mut(user) {
-                        if event.sender == *user
-                            && let Some(stay) = followed.rooms.get_mut(&event.room)
-                        {
-                            stay.read_upto(event.unread);
+                        if let Some(stay) = followed.rooms.get_mut(&event.room) {
+                            stay.hear(*user, event, position);
                         }
                         followed.wake(position);
                     }
@@ -291,10 +290,8 @@ impl Board {
             }
             Change::Receipt { room, user, private, receipt } => {
                 if let Some(followed) = self.followed.get_mut(user) {
-                    if receipt.is_for_main_timeline()
-                        && let Some(stay) = followed.rooms.get_mut(room)
-                    {
-                        stay.read_upto(receipt.unread);
+                    if let Some(stay) = followed.rooms.get_mut(room) {
+                        stay.hear_receipt(receipt);
                     }
                     followed.wake(position);
                 }
@@ -306,9 +303,12 @@ impl Board {
                     }
                 }
             }
-            Change::AccountData { user, .. } => {
+            Change::AccountData { user, push, .. } => {
                 if let Some(followed) = self.followed.get_mut(user) {
                     followed.account_data_at = position;
+                    if *push {
+                        followed.rooms.values_mut().for_each(|stay| stay.badge = None);
+                    }
                     followed.wake(position);
                 }
             }
@@ -322,8 +322,8 @@ impl Board {
             return;
         }
         if after == Membership::Join {
-            let fresh =
-                Stay { room_id: event.pdu.room_id.clone(), read: (event.sender == user).then_some(event.unread) };
+            // Who comes in has nothing to catch up with.
+            let fresh = Stay { room_id: event.pdu.room_id.clone(), badge: Some(Badge::default()) };
             followed.rooms.entry(event.room).or_insert(fresh);
             self.present.entry(event.room).or_default().insert(user);
         } else {
@@ -338,11 +338,7 @@ impl Board {
         let tick = self.tick;
         if let Some(followed) = self.followed.get_mut(&user) {
             followed.used = tick;
-            for (room, stay) in standing.rooms {
-                if let (Some(known), Some(read)) = (followed.rooms.get_mut(&room), stay.read) {
-                    known.read = Some(known.read.map_or(read, |known| known.max(read)));
-                }
-            }
+            followed.count_anew(user, &standing, &self.window);
             if standing.at > followed.ignored_at {
                 followed.ignored = Arc::new(standing.ignored);
                 followed.ignored_at = standing.at;
@@ -385,10 +381,8 @@ impl Board {
         let Some(followed) = self.followed.get_mut(&user) else { return };
         match &announced.change {
             Change::Event(event) => {
-                if event.sender == user
-                    && let Some(stay) = followed.rooms.get_mut(&event.room)
-                {
-                    stay.read_upto(event.unread);
+                if let Some(stay) = followed.rooms.get_mut(&event.room) {
+                    stay.hear(user, event, announced.position);
                 }
                 if let Some((target, _, after)) = event.membership
                     && target == user
@@ -397,14 +391,15 @@ impl Board {
                 }
             }
             Change::Receipt { room, user: reader, receipt, .. } if *reader == user => {
-                if receipt.is_for_main_timeline()
-                    && let Some(stay) = followed.rooms.get_mut(room)
-                {
-                    stay.read_upto(receipt.unread);
+                if let Some(stay) = followed.rooms.get_mut(room) {
+                    stay.hear_receipt(receipt);
                 }
             }
-            Change::AccountData { user: owner, .. } if *owner == user => {
+            Change::AccountData { user: owner, push, .. } if *owner == user => {
                 followed.account_data_at = announced.position;
+                if *push {
+                    followed.rooms.values_mut().for_each(|stay| stay.badge = None);
+                }
             }
             _ => {}
         }
@@ -496,6 +491,43 @@ impl Followed {
     }
 }
 
+impl Followed {
+    /// Takes over counts that were not known here, and what came since.
+    fn count_anew(&mut self, user: UserNum, standing: &Standing, window: &Window) {
+        let unknown = |(room, stay): &&(RoomNum, Stay)| {
+            stay.badge.is_some() && self.rooms.get(room).is_some_and(|known| known.badge.is_none())
+        };
+        let anew: FxHashSet<RoomNum> = standing.rooms.iter().filter(unknown).map(|(room, _)| *room).collect();
+        if anew.is_empty() {
+            return;
+        }
+        let Some(since) = window.since(standing.at) else { return };
+        for (room, stay) in standing.rooms.iter().filter(|(room, _)| anew.contains(room)) {
+            if let Some(known) = self.rooms.get_mut(room) {
+                known.badge.clone_from(&stay.badge);
+            }
+        }
+        for entry in since {
+            match &entry.change {
+                Change::Event(event) if anew.contains(&event.room) => {
+                    if let Some(stay) = self.rooms.get_mut(&event.room) {
+                        stay.hear(user, event, entry.position);
+                    }
+                }
+                Change::Receipt { room, user: reader, receipt, .. } if *reader == user && anew.contains(room) => {
+                    if let Some(stay) = self.rooms.get_mut(room) {
+                        stay.hear_receipt(receipt);
+                    }
+                }
+                Change::AccountData { user: owner, push: true, .. } if *owner == user => {
+                    anew.iter().for_each(|room| _ = self.rooms.get_mut(room).map(|stay| stay.badge = None));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 impl RoomNews {
     fn none(stay: &Stay) -> Self {
         Self { stay: stay.clone(), events: Vec::new(), receipts: Vec::new() }
@@ -503,8 +535,31 @@ impl RoomNews {
 }
 
 impl Stay {
-    fn read_upto(&mut self, unread: i64) {
-        self.read = self.read.map(|read| read.max(unread));
+    /// An event came in the room.
+    fn hear(&mut self, user: UserNum, event: &FeedEvent, position: Position) {
+        let Some(badge) = &mut self.badge else { return };
+        let known = match &event.membership {
+            _ if event.redacts.is_some() && !badge.is_zero() => false,
+            // A profile that changes in all rooms.
+            Some((_, before, after)) if *before == Some(*after) => true,
+            _ if event.sender == user => badge.read(event.thread.as_deref().unwrap_or("main"), position),
+            _ => {
+                badge.count(user, &event.push, event.thread.as_ref(), position);
+                true
+            }
+        };
+        if !known {
+            self.badge = None;
+        }
+    }
+
+    /// The user gave a receipt in the room.
+    fn hear_receipt(&mut self, receipt: &FeedReceipt) {
+        if let (Some(badge), Some(at)) = (&mut self.badge, receipt.at)
+            && !badge.read(&receipt.thread, at)
+        {
+            self.badge = None;
+        }
     }
 }
 

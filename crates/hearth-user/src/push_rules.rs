@@ -3,6 +3,7 @@
 //! Spec: client-server API, "Push Rules". They are stored as account data `m.push_rules` once a user changes them; until
 //! then, and for rules that a newer server adds, the defaults apply. Evaluation is `hearth-matrix`'s.
 
+use hearth_matrix::push::{default_rules, stored_rules};
 use hearth_matrix::ruma::UserId;
 use hearth_matrix::ruma::push::{Action, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset};
 use hearth_store::{Noun, StoreError, Tx, UserNum};
@@ -135,13 +136,12 @@ impl Users {
 
 /// The rules of a user, inside a transaction.
 pub fn ruleset_of(tx: &mut Tx<'_>, user: UserNum, user_id: &UserId) -> Result<Ruleset, StoreError> {
-    let defaults = Ruleset::server_default(user_id);
-    let Some(stored) = tx.account_data().get(user, None, ACCOUNT_DATA_TYPE)? else {
-        return Ok(defaults);
-    };
-    let mut rules = stored_ruleset(&stored)?;
-    rules.update_with_server_default(defaults);
-    Ok(rules)
+    match tx.account_data().get(user, None, ACCOUNT_DATA_TYPE)? {
+        Some(stored) => {
+            stored_rules(user_id, &stored).map_err(|error| StoreError::Damaged(format!("push rules: {error}")))
+        }
+        None => Ok(default_rules(user_id)),
+    }
 }
 
 /// The content of a user's `m.push_rules` event, inside a transaction: there is always one.
@@ -166,24 +166,17 @@ pub fn to_json(rules: &Ruleset) -> Map<String, Value> {
     json
 }
 
-fn stored_ruleset(content: &str) -> Result<Ruleset, StoreError> {
-    let damaged = |error: serde_json::Error| StoreError::Damaged(format!("push rules: {error}"));
-    let mut content: Map<String, Value> = serde_json::from_str(content).map_err(damaged)?;
-    let global = content.remove("global").unwrap_or_else(|| Value::Object(Map::new()));
-    serde_json::from_value(global).map_err(damaged)
-}
-
 #[cfg(test)]
 mod tests {
     use hearth_matrix::ruma::push::Ruleset;
     use hearth_matrix::ruma::user_id;
 
-    use super::{content, stored_ruleset, to_json};
+    use super::{content, stored_rules, to_json};
 
     #[test]
     fn rules_survive_storing() {
         let rules = Ruleset::server_default(user_id!("@alice:example.org"));
-        let again = stored_ruleset(&content(&rules)).unwrap();
+        let again = stored_rules(user_id!("@alice:example.org"), &content(&rules)).unwrap();
         assert_eq!(to_json(&again), to_json(&rules));
     }
 

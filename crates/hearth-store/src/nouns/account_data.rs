@@ -19,6 +19,8 @@ pub struct AccountDataEvent {
 
 /// Global account data stand under this number, which no room has.
 const GLOBAL: i64 = 0;
+/// Global account data by which the server judges whether a message notifies a user.
+pub(super) const PUSH_KINDS: [&str; 2] = ["m.push_rules", "m.ignored_user_list"];
 
 fn event(row: &dyn Row) -> Result<AccountDataEvent, StoreError> {
     let room = row.int(0)?;
@@ -109,7 +111,8 @@ impl AccountData<'_, '_> {
 
     /// Writes a piece: the content is a JSON object. The caller holds the user's lock.
     pub fn set(&mut self, user: UserNum, room: Option<RoomNum>, kind: &str, content: &str) -> Result<(), StoreError> {
-        let mut publication = Publication::new(Change::AccountData { user, room });
+        let push = room.is_none() && PUSH_KINDS.contains(&kind);
+        let mut publication = Publication::new(Change::AccountData { user, room, push });
         publication.exec(
             "INSERT INTO account_data (usr, room, kind, content, position) VALUES ($1, $2, $3, $4, position($5)) \
              ON CONFLICT (usr, room, kind) DO UPDATE SET content = excluded.content, position = excluded.position",
@@ -121,6 +124,13 @@ impl AccountData<'_, '_> {
                 Value::Position,
             ],
         );
+        if push {
+            publication.exec(
+                "INSERT INTO push_profiles (usr, position) VALUES ($1, position($2))
+                 ON CONFLICT (usr) DO UPDATE SET position = excluded.position",
+                &[user.into(), Value::Position],
+            );
+        }
         self.tx.publish(publication);
         Ok(())
     }

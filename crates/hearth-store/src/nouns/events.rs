@@ -5,10 +5,11 @@ use std::sync::Arc;
 use hearth_matrix::Pdu;
 use hearth_matrix::ruma::{EventId, OwnedEventId};
 
+use super::notifications;
 use crate::engine::Counter;
 use crate::{
-    Change, DeviceNum, EventNum, FeedEvent, Membership, Position, Publication, RoomNum, RoomRecord, Row, SnapshotNum,
-    StoreError, StringNum, Tip, Tx, UserNum, Value,
+    Change, DeviceNum, EventNum, EventPush, FeedEvent, Membership, Position, Publication, RoomNum, RoomRecord, Row,
+    SnapshotNum, StoreError, StringNum, Tip, Tx, UserNum, Value,
 };
 
 /// How an event stands with us.
@@ -165,16 +166,24 @@ pub struct NewEvent {
     pub visibility: Visibility,
     /// Its place in the room.
     pub room_order: i64,
-    /// Running count of what notifies, itself included.
+    /// Whom it notifies.
+    pub push: EventPush,
+    /// Running count of what notifies in the main timeline, itself included if it is there.
     pub unread: i64,
+    /// Running count of what notifies in its thread, itself included.
+    pub unread_thread: i64,
+    /// Its sender is ours and shows by it that he has read its timeline.
+    pub reads: bool,
+    /// A user of ours comes in by it.
+    pub joins: Option<UserNum>,
     /// The local device that sent it, and its transaction id.
     pub txn: Option<(DeviceNum, Arc<str>)>,
     /// The event it redacts, if it may.
     pub redacts: Option<EventNum>,
     /// The event it relates to and how.
     pub relates_to: Option<(EventNum, String)>,
-    /// Root of the thread it belongs to.
-    pub thread: Option<EventNum>,
+    /// Root of the thread it belongs to, and its id.
+    pub thread: Option<(EventNum, Arc<str>)>,
     /// The state event that it replaces.
     pub replaces: Option<EventNum>,
     /// For `m.room.member`.
@@ -368,32 +377,6 @@ impl Events<'_, '_> {
         Ok(place.unwrap_or(RoomPlace::START))
     }
 
-    /// The running counts at many events, main timeline.
-    pub fn unread_at(&mut self, nums: &[i64]) -> Result<Vec<(EventNum, i64)>, StoreError> {
-        self.tx.query("SELECT num, unread FROM events WHERE num IN ints($1)", &[nums.into()], |row| {
-            Ok((EventNum(row.int(0)?), row.int(1)?))
-        })
-    }
-
-    /// The running count at the newest event of a sender, looked for among the newest `limit` live events of the room at
-    /// or before a position.
-    pub fn unread_at_last_of(
-        &mut self,
-        room: RoomNum,
-        sender: UserNum,
-        upto: Position,
-        limit: i64,
-    ) -> Result<Option<i64>, StoreError> {
-        self.tx.one(
-            "SELECT unread FROM (
-                 SELECT sender, unread, position FROM events WHERE room = $1 AND position <= $2 AND standing = 0
-                 ORDER BY position DESC LIMIT $3) AS newest
-             WHERE sender = $4 ORDER BY position DESC LIMIT 1",
-            &[room.into(), upto.into(), limit.into(), sender.into()],
-            |row| row.int(0),
-        )
-    }
-
     /// Children that relate to an event in one way, oldest first.
     pub fn relations(&mut self, parent: EventNum, rel: StringNum) -> Result<Vec<EventNum>, StoreError> {
         self.tx.query(
@@ -575,7 +558,8 @@ impl Events<'_, '_> {
             visibility: event.visibility,
             snapshot_before: event.snapshot_before,
             snapshot_after: event.snapshot_after,
-            unread: event.unread,
+            push: event.push.clone(),
+            thread: event.thread.as_ref().map(|(_, root)| root.clone()),
             txn: event.txn.clone(),
             replaces: event.replaces,
             redacts: event.redacts,
@@ -583,8 +567,10 @@ impl Events<'_, '_> {
         })));
         publication.exec(
             "INSERT INTO events (num, room, kind, state_key, sender, standing, moved, position, room_order, depth,
-                 origin_server_ts, snapshot_before, visibility, thread, unread, unread_thread, txn_device, txn_id)
-             VALUES ($1, $2, $3, $4, $5, $6, position($7), position($7), $8, $9, $10, $11, $12, $13, $14, 0, $15, $16)",
+                 origin_server_ts, snapshot_before, visibility, thread, outcome, unread, unread_thread, txn_device,
+                 txn_id)
+             VALUES ($1, $2, $3, $4, $5, $6, position($7), position($7), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                 $18)",
             &[
                 num.into(),
                 room.num.into(),
@@ -598,12 +584,15 @@ impl Events<'_, '_> {
                 pdu.origin_server_ts.into(),
                 event.snapshot_before.into(),
                 (event.visibility as i64).into(),
-                event.thread.into(),
+                event.thread.as_ref().map(|(root, _)| *root).into(),
+                event.push.outcome.into(),
                 event.unread.into(),
+                event.unread_thread.into(),
                 event.txn.as_ref().map(|(device, _)| *device).into(),
                 event.txn.as_ref().map(|(_, txn_id)| txn_id.as_bytes()).into(),
             ],
         );
+        notifications::publish(&mut publication, room.num, sender, event);
         if let Some(redacted) = event.redacts {
             publication.exec(
                 "UPDATE events SET redacted_by = $1, moved = position($2) WHERE num = $3 AND redacted_by IS NULL",

@@ -7,8 +7,10 @@ mod events;
 mod filters;
 mod identity;
 mod members;
+mod notifications;
 mod presence;
 mod profiles;
+mod push_profiles;
 mod receipts;
 mod rooms;
 mod server_keys;
@@ -22,9 +24,11 @@ pub use accounts::{
 pub use destinations::{Destination, Destinations};
 pub use events::{EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use members::{Members, Membership, MembershipRow};
+pub use notifications::{EventPush, Notification, Notifications, ReadUpto, RoomNote, Told, UnreadRow};
 pub use receipts::{Receipt, Receipts};
 pub use rooms::{PublishedRoom, RoomHead, RoomNouns, RoomRecord, Tip};
 pub use server_keys::{KeyDocument, OwnKey, ServerKey, ServerKeys};
 pub use state::{Garbage, State, StateChange, StateDifference, StateEntry, StateKey};
 
+pub(crate) use push_profiles::Listeners;
 pub(crate) use state::Node;

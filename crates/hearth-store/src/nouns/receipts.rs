@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use hearth_matrix::ruma::OwnedEventId;
+use hearth_matrix::ruma::{EventId, OwnedEventId};
 
 use crate::{
-    Change, EventNum, FeedReceipt, Position, Publication, RoomNum, Row, StoreError, StringNum, Tx, UserNum, Value,
+    Change, EventNum, FeedReceipt, Position, Publication, ReadUpto, RoomNum, Row, StoreError, StringNum, Tx, UserNum,
+    Value,
 };
 
 /// A receipt.
@@ -79,13 +80,26 @@ impl Receipts<'_, '_> {
         event: EventNum,
         ts: i64,
     ) -> Result<(), StoreError> {
-        let unread = self.tx.events().unread_at(&[event.0])?.first().map_or(0, |(_, unread)| *unread);
+        let what = match thread {
+            "" => Some(ReadUpto::Everything),
+            "main" => Some(ReadUpto::Main),
+            root => {
+                let room = self.tx.rooms().by_num(room)?;
+                let root = <&EventId>::try_from(root).ok();
+                let num = root.map(|root| self.tx.events().num(&room, root)).transpose()?.flatten();
+                num.map(ReadUpto::Thread)
+            }
+        };
+        if let Some(what) = what {
+            self.tx.notifications().read(user, room, what, event)?;
+        }
+        let at = self.tx.events().row(event)?.and_then(|row| row.position);
         let receipt = FeedReceipt {
             user_id: self.tx.string(user)?,
             event_id: self.tx.events().id(event)?,
             thread: thread.into(),
             ts,
-            unread,
+            at,
         };
         let mut publication = Publication::new(Change::Receipt { room, user, private, receipt: Arc::new(receipt) });
         publication.exec(
@@ -143,17 +157,6 @@ impl Receipts<'_, '_> {
                     .map_err(|_| StoreError::Damaged("a receipt's event has no valid id".into()))?;
                 Ok((receipt(row)?, event_id))
             },
-        )
-    }
-
-    /// How far a user's receipts reach in many rooms (unthreaded and main timeline): the running count at the last event
-    /// he read.
-    pub fn unread_at_read(&mut self, rooms: &[i64], user: UserNum) -> Result<Vec<(RoomNum, i64)>, StoreError> {
-        self.tx.query(
-            "SELECT r.room, CAST(max(e.unread) AS BIGINT) FROM receipts r JOIN events e ON e.num = r.event
-             WHERE r.room IN ints($1) AND r.usr = $2 AND r.thread IN ($3, $4) GROUP BY r.room",
-            &[rooms.into(), user.into(), b"".as_slice().into(), b"main".as_slice().into()],
-            |row| Ok((RoomNum(row.int(0)?), row.int(1)?)),
         )
     }
 

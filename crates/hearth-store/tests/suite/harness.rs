@@ -109,7 +109,7 @@ pub fn publish_row(tx: &mut Tx<'_>, name: &str) -> Result<(), StoreError> {
 
 /// The same for any user.
 pub fn publish_row_of(tx: &mut Tx<'_>, user: i64, name: &str) -> Result<(), StoreError> {
-    let mut publication = Publication::new(Change::AccountData { user: StringNum(user), room: None });
+    let mut publication = Publication::new(Change::AccountData { user: StringNum(user), room: None, push: false });
     publish(
         &mut publication,
         "INSERT INTO account_data (usr, room, kind, content, position) VALUES ($1, 0, $2, $3, position($4))",

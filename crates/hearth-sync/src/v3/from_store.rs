@@ -18,7 +18,7 @@ use crate::streams::receipts::{self, Told};
 use crate::streams::state::{LazyQuery, StateQuery, lazy_members, state};
 use crate::streams::summary::{Summary, summary};
 use crate::streams::timeline::{Timeline, TimelineQuery, timeline};
-use crate::streams::unread::read_counts;
+use crate::streams::unread::{Badge, Badges, badges};
 
 pub(super) struct Question<'a> {
     pub(super) request: &'a SyncRequest,
@@ -53,7 +53,9 @@ struct Sources<'a> {
     heads: FxHashMap<RoomNum, RoomHead>,
     account_data: AccountData,
     receipts: FxHashMap<RoomNum, Vec<Told>>,
-    read: FxHashMap<RoomNum, i64>,
+    badges: Badges,
+    /// The user's push rules changed: all counts may have.
+    recounted: bool,
 }
 
 /// A joined or left room that has something to tell.
@@ -67,7 +69,9 @@ struct RoomPart<'a> {
     account_data: Vec<hearth_store::AccountDataEvent>,
     receipts: Vec<Told>,
     typing: Option<&'a hearth_room::TypingInRoom>,
-    unread: Option<i64>,
+    badge: Option<Badge>,
+    /// The counts may be others, even if there is no other news.
+    recounted: bool,
     /// The client hears of it for the first time, or once more from the start.
     anew: bool,
 }
@@ -84,6 +88,7 @@ impl Question<'_> {
             stays.iter().copied().filter(|history| is_now(history, Membership::Join)).collect();
         let nums: Vec<i64> = joined.iter().filter_map(|history| Some(history.first()?.room.0)).collect();
         let heads = tx.rooms().heads(&nums)?.into_iter().map(|head| (head.room, head)).collect();
+        let changed = tx.push_profiles().changed_at(request.user)?.unwrap_or(Position(0));
         let sources = Sources {
             since,
             upto,
@@ -93,7 +98,8 @@ impl Question<'_> {
             heads,
             account_data: account_data::account_data(tx, request.user, &request.user_id, since, upto)?,
             receipts: receipts::receipts(tx, &nums, since.unwrap_or(Position(0)), upto, request.user)?,
-            read: FxHashMap::default(),
+            badges: Badges::default(),
+            recounted: since.is_some_and(|since| since < changed),
         };
         self.assemble(tx, sources, &joined, &stays, typing)
     }
@@ -106,16 +112,15 @@ impl Question<'_> {
         all: &[&'a [MembershipRow]],
         typing: i64,
     ) -> Result<Found, StoreError> {
-        let told: Vec<&'a [MembershipRow]> =
-            joined.iter().copied().filter(|history| self.has_news(&sources, history)).collect();
-        let counted: Vec<(RoomHead, &MembershipRow)> = told
-            .iter()
-            .filter_map(|history| {
-                let row = history.last()?;
-                Some((*sources.heads.get(&row.room)?, row))
-            })
-            .collect();
-        sources.read = read_counts(tx, self.request.user, &counted, sources.upto)?;
+        let mut told: Vec<&'a [MembershipRow]> = joined.to_vec();
+        told.retain(|history| sources.recounted || self.has_news(&sources, history));
+        let counted: Vec<RoomHead> =
+            told.iter().filter_map(|history| sources.heads.get(&history.last()?.room).copied()).collect();
+        sources.badges = badges(tx, self.request.user, &counted)?;
+        told.retain(|history| {
+            history.last().is_some_and(|row| sources.badges.unread.contains(&row.room))
+                || self.has_news(&sources, history)
+        });
         let mut members = Vec::new();
         let mut join = Vec::new();
         for history in told {
@@ -137,8 +142,8 @@ impl Question<'_> {
         let stays = joined.iter().filter_map(|history| {
             let row = history.last()?;
             let room = tx.rooms().by_num(row.room);
-            let read = sources.read.get(&row.room).copied();
-            Some(room.map(|room| (row.room, Stay { room_id: room.room_id.clone(), read })))
+            let badge = sources.badges.by_room.remove(&row.room);
+            Some(room.map(|room| (row.room, Stay { room_id: room.room_id.clone(), badge })))
         });
         let stays = stays.collect::<Result<_, StoreError>>()?;
         let parts = join.iter().chain(&leave);
@@ -245,7 +250,8 @@ impl Question<'_> {
                 .collect(),
             receipts,
             typing: self.typing.iter().find(|typing| typing.room == room.num),
-            unread: sources.read.get(&room.num).map(|read| head.unread - read),
+            badge: sources.badges.by_room.get(&room.num).cloned(),
+            recounted: sources.recounted && sources.badges.unread.contains(&room.num),
             anew,
             room,
         };
@@ -257,6 +263,8 @@ impl Question<'_> {
             && part.state.is_empty()
             && part.account_data.is_empty()
             && self.ephemeral(part).is_empty()
+            && !part.recounted
+            && !part.receipts.iter().any(|told| *told.user_id == *self.request.user_id.as_str())
     }
 
     fn ephemeral<'a>(&self, part: &'a RoomPart<'_>) -> Ephemeral<'a> {
@@ -317,7 +325,8 @@ impl Question<'_> {
             account_data: Vec::new(),
             receipts: Vec::new(),
             typing: None,
-            unread: None,
+            badge: None,
+            recounted: false,
             anew: true,
         }))
     }
@@ -511,8 +520,8 @@ impl Question<'_> {
             out.push_str("]}");
         }
         self.ephemeral(part).write(out, sources.ignored);
-        if let Some(unread) = part.unread {
-            write::unread(out, unread);
+        if let Some(badge) = &part.badge {
+            badge.write(out, filter.unread_threads);
         }
         if let Some(summary) = &part.summary {
             self.write_summary(tx, out, summary)?;

@@ -90,14 +90,14 @@ impl Window<'_> {
         }
         let receipts = receipts(news);
         let ephemeral = Ephemeral { receipts: &receipts, typing }.passing(&filter.ephemeral, room_id);
-        if shown.is_empty() && ephemeral.is_empty() {
+        // The user's own receipt alone changes the counts, too.
+        let own = receipts.iter().any(|told| *told.user_id == *self.reader.user_id.as_str());
+        if shown.is_empty() && ephemeral.is_empty() && !own {
             return Some(false);
         }
-        // The user's own receipt alone changes the count, too, but from what to what?
-        let unread = match news.events.last() {
-            Some((_, last)) => Some(last.event.unread - news.stay.read?),
-            None if receipts.iter().any(|told| *told.user_id == *self.reader.user_id.as_str()) => return None,
-            None => None,
+        let badge = match news.events.is_empty() && !own {
+            true => None,
+            false => Some(news.stay.badge.as_ref()?),
         };
 
         write::key(out, room_id.as_str());
@@ -106,8 +106,8 @@ impl Window<'_> {
             self.timeline(out, &shown)?;
         }
         ephemeral.write(out, &all.ignored);
-        if let Some(unread) = unread {
-            write::unread(out, unread);
+        if let Some(badge) = badge {
+            badge.write(out, filter.unread_threads);
         }
         out.push('}');
         Some(true)

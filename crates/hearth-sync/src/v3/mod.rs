@@ -6,7 +6,7 @@
 
 mod from_store;
 mod from_window;
-mod write;
+pub(crate) mod write;
 
 use std::sync::Arc;
 use std::time::Duration;

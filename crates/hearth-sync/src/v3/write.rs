@@ -13,13 +13,13 @@ use crate::hub::PresenceNews;
 use crate::streams::receipts::{self, Told};
 
 /// Appends what can be displayed.
-pub(super) fn push(out: &mut String, what: impl Display) {
+pub(crate) fn push(out: &mut String, what: impl Display) {
     // Writing to a string does not fail.
     let _ = write!(out, "{what}");
 }
 
 /// Appends `"KEY":` after a comma, unless it comes first.
-pub(super) fn key(out: &mut String, key: &str) {
+pub(crate) fn key(out: &mut String, key: &str) {
     if !out.ends_with('{') {
         out.push(',');
     }
@@ -113,9 +113,4 @@ impl<'a> Ephemeral<'a> {
         }
         out.push_str("]}");
     }
-}
-
-pub(super) fn unread(out: &mut String, count: i64) {
-    key(out, "unread_notifications");
-    push(out, format_args!("{{\"highlight_count\":0,\"notification_count\":{}}}", count.max(0)));
 }

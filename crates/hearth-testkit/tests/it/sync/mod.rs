@@ -7,6 +7,7 @@ mod memberships;
 mod peeking;
 mod presence;
 mod traffic;
+mod unread;
 mod waiting;
 
 use hearth_testkit::{User, Value, json};
