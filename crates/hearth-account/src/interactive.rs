@@ -170,6 +170,17 @@ impl Accounts {
         Ok(())
     }
 
+    /// Lets a request through once the user has shown his password; or at once, if it replaces nothing that was there: the
+    /// first cross-signing keys of an account need no password.
+    pub async fn confirm_replacing(
+        &self,
+        attempt: &Attempt,
+        owner: &Authenticated,
+        replaces: bool,
+    ) -> Result<(), InteractiveError> {
+        if replaces { self.ask_password(attempt, owner).await } else { Ok(()) }
+    }
+
     /// Lets a request through, or says what is missing. `owner` is the user who must be the one that shows a password.
     pub(crate) async fn pass(
         &self,

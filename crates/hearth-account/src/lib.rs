@@ -53,6 +53,8 @@ pub struct AccountsConfig {
     pub password_cost: PasswordCost,
     /// How long an access token lives whose client can refresh it.
     pub access_token_lifetime_ms: i64,
+    /// Devices that one user may have.
+    pub most_devices: i64,
     /// Nobody else writes to this database, so sessions may be remembered between requests.
     pub sole_owner: bool,
 }
@@ -65,6 +67,7 @@ impl AccountsConfig {
             registration: RegistrationOptions::default(),
             password_cost: PasswordCost::default(),
             access_token_lifetime_ms: 5 * 60 * 1000,
+            most_devices: 5000,
             sole_owner: false,
         }
     }

@@ -55,6 +55,9 @@ pub enum LoginError {
     /// A device id or name too long.
     #[error("the device id or display name is too long")]
     DeviceTooLong,
+    /// The user has too many devices already.
+    #[error("this account has as many devices as it may")]
+    TooManyDevices,
     /// Password hashing refused.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -95,16 +98,22 @@ impl Accounts {
         let device_id = login.device_id.unwrap_or_else(secrets::device_id);
         let minted = self.mint(login.refresh_token);
         let (user, tokens, now_ms) = (account.user, minted.tokens, self.now_ms());
+        let most_devices = self.config().most_devices;
         let (device, display_name) = (device_id.clone(), login.initial_device_display_name);
         let opened = self.store().write(vec![Noun::User(user)], move |tx| {
+            let is_new = tx.devices().get(user, &device)?.is_none();
+            if is_new && tx.devices().count(user)? >= most_devices {
+                return Ok(Err(LoginError::TooManyDevices));
+            }
             if !still_proven(tx, user, &proof)? {
-                return Ok(false);
+                return Ok(Err(LoginError::Forbidden));
             }
             let device = tx.devices().sign_in(user, &device, display_name.as_deref(), now_ms)?;
             tx.tokens().issue(user, device, &tokens)?;
-            Ok(true)
+            Ok(Ok(()))
         });
-        if opened.await? { Ok(minted.signed_in(user_id, &device_id)) } else { Err(LoginError::Forbidden) }
+        opened.await??;
+        Ok(minted.signed_in(user_id, &device_id))
     }
 
     /// Makes a login token for the user himself, once he has shown his password again.

@@ -10,7 +10,10 @@ use crate::interactive::Passed;
 use crate::passwords::{PasswordError, Passwords};
 use crate::sessions::Minted;
 use crate::usernames::new_user_id;
-use crate::{Accounts, Attempt, InteractiveError, Secret, SignedIn, Stage, UsernameError, devices, secrets};
+use crate::{
+    Accounts, Attempt, AuthenticateError, Authenticated, InteractiveError, Secret, SignedIn, Stage, UsernameError,
+    devices, secrets,
+};
 
 /// Who wants in.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +30,8 @@ pub struct Registration {
     pub inhibit_login: bool,
     /// The client can refresh access tokens.
     pub refresh_token: bool,
+    /// The access token of a guest who wants to stay, under the name he has.
+    pub guest_access_token: Option<Secret>,
 }
 
 /// What came of a registration.
@@ -47,6 +52,9 @@ pub enum RegisterError {
     /// This server takes no guests.
     #[error("guest access is disabled")]
     GuestsDisabled,
+    /// The access token is no guest's, or his name is another.
+    #[error("the access token is not that of the guest of this name")]
+    NotThatGuest,
     /// Not a name for a user.
     #[error(transparent)]
     Username(#[from] UsernameError),
@@ -85,9 +93,32 @@ pub(crate) struct Newcomer {
     pub(crate) session: Option<(String, Option<String>, Minted)>,
 }
 
+impl Newcomer {
+    fn registered(&self) -> Registered {
+        let user_id = self.user_id.clone();
+        let session = self.session.as_ref().map(|(device_id, _, minted)| SignedIn {
+            user_id: user_id.clone(),
+            device_id: device_id.as_str().into(),
+            access_token: minted.access.clone(),
+            refresh_token: minted.refresh.clone(),
+            expires_in_ms: minted.expires_in_ms,
+        });
+        Registered { user_id, session }
+    }
+}
+
 enum Refusal {
     UserInUse,
     TokenUsedUp,
+}
+
+impl From<Refusal> for RegisterError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::UserInUse => Self::UserInUse,
+            Refusal::TokenUsedUp => Self::TokenUsedUp,
+        }
+    }
 }
 
 impl Accounts {
@@ -118,7 +149,8 @@ impl Accounts {
             return Err(RegisterError::Disabled);
         }
         // What can't succeed should fail before the user is led through stages.
-        if let Some(username) = &wish.username {
+        let guest = self.guest_who_stays(&wish).await?;
+        if let Some(username) = wish.username.as_ref().filter(|_| guest.is_none()) {
             self.free_user_id(Some(username)).await?;
         }
         wish.password.as_ref().map_or(Ok(()), Passwords::check_new)?;
@@ -128,13 +160,16 @@ impl Accounts {
         let (flows, params) = self.registration_flows();
         let passed = self.pass(attempt, flows, params, None).await?;
         let password = wish.password.as_ref().ok_or(RegisterError::MissingPassword)?;
-        let user_id = self.free_user_id(wish.username.as_deref()).await?;
+        let user_id = match &guest {
+            Some(guest) => guest.user_id.clone(),
+            None => self.free_user_id(wish.username.as_deref()).await?,
+        };
         let password_hash = Some(self.inner.passwords.hash(password).await?);
         let session = (!wish.inhibit_login).then(|| {
             let device_id = wish.device_id.unwrap_or_else(secrets::device_id);
             (device_id, wish.initial_device_display_name, self.mint(wish.refresh_token))
         });
-        self.admit(Newcomer {
+        let newcomer = Newcomer {
             displayname: Some(user_id.localpart().to_owned()),
             user_id,
             password_hash,
@@ -142,8 +177,50 @@ impl Accounts {
             admin: false,
             registration_token: registration_token(passed),
             session,
-        })
-        .await
+        };
+        match guest {
+            Some(guest) => self.keep_guest(guest.user, newcomer).await,
+            None => self.admit(newcomer).await,
+        }
+    }
+
+    /// The guest who wants to become a user, if that is what is wished. He keeps his name.
+    async fn guest_who_stays(&self, wish: &Registration) -> Result<Option<Authenticated>, RegisterError> {
+        let Some(token) = &wish.guest_access_token else { return Ok(None) };
+        let guest = match self.authenticate(token.reveal()).await {
+            Ok(session) => session,
+            Err(AuthenticateError::Store(cause)) => return Err(cause.into()),
+            Err(_) => return Err(RegisterError::NotThatGuest),
+        };
+        let is_his = wish.username.as_deref().is_some_and(|name| name.eq_ignore_ascii_case(guest.user_id.localpart()));
+        if guest.is_guest && is_his { Ok(Some(guest)) } else { Err(RegisterError::NotThatGuest) }
+    }
+
+    /// Makes a guest a user. His rooms and devices stay his.
+    async fn keep_guest(&self, user: UserNum, newcomer: Newcomer) -> Result<Registered, RegisterError> {
+        let now_ms = self.now_ms();
+        let newcomer = std::sync::Arc::new(newcomer);
+        let written = newcomer.clone();
+        let kept = self.store().write(vec![Noun::User(user)], move |tx| {
+            let account = tx.accounts().by_num(user)?;
+            let is_guest = account.is_some_and(|account| account.kind == UserKind::Guest && !account.state.deactivated);
+            let Some(hash) = written.password_hash.as_deref().filter(|_| is_guest) else {
+                return Ok(Err(Refusal::UserInUse));
+            };
+            if let Some(token) = &written.registration_token
+                && !tx.registrations().use_token(token, now_ms)?
+            {
+                return Ok(Err(Refusal::TokenUsedUp));
+            }
+            tx.accounts().upgrade_guest(user, hash)?;
+            if let Some((device_id, display_name, minted)) = &written.session {
+                let device = tx.devices().sign_in(user, device_id, display_name.as_deref(), now_ms)?;
+                tx.tokens().issue(user, device, &minted.tokens)?;
+            }
+            Ok(Ok(()))
+        });
+        kept.await??;
+        Ok(newcomer.registered())
     }
 
     /// Registers a guest: the server chooses everything.
@@ -183,21 +260,8 @@ impl Accounts {
         let newcomer = std::sync::Arc::new(newcomer);
         let nouns = vec![Noun::Name(newcomer.user_id.to_string())];
         let written = newcomer.clone();
-        self.store().write(nouns, move |tx| write_down(tx, &written, now_ms)).await?.map_err(
-            |refusal| match refusal {
-                Refusal::UserInUse => RegisterError::UserInUse,
-                Refusal::TokenUsedUp => RegisterError::TokenUsedUp,
-            },
-        )?;
-        let user_id = newcomer.user_id.clone();
-        let session = newcomer.session.as_ref().map(|(device_id, _, minted)| SignedIn {
-            user_id: user_id.clone(),
-            device_id: device_id.as_str().into(),
-            access_token: minted.access.clone(),
-            refresh_token: minted.refresh.clone(),
-            expires_in_ms: minted.expires_in_ms,
-        });
-        Ok(Registered { user_id, session })
+        self.store().write(nouns, move |tx| write_down(tx, &written, now_ms)).await??;
+        Ok(newcomer.registered())
     }
 
     fn registration_flows(&self) -> (Vec<Vec<Stage>>, Map<String, Value>) {

@@ -11,6 +11,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::DoorOptions;
+
+const USER_LIMIT: &str = "M_USER_LIMIT_EXCEEDED";
+
 /// A refusal.
 #[derive(Debug)]
 pub struct ApiError(Box<Refusal>);
@@ -125,6 +129,20 @@ impl ApiError {
             .with("retry_after_ms", retry_after_ms);
         error.0.retry_after_ms = Some(retry_after_ms);
         error
+    }
+
+    /// 403 `M_USER_LIMIT_EXCEEDED`: the account has as much of something as it may. To be [`explained`](Self::explained).
+    pub fn user_limit_exceeded(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, USER_LIMIT, message)
+    }
+
+    /// Adds where users may read about the limits of their accounts, if that is what this is about.
+    pub(crate) fn explained(self, options: &DoorOptions) -> Self {
+        if self.0.body.errcode.as_deref() != Some(USER_LIMIT) {
+            return self;
+        }
+        let home = || format!("https://{}", options.server_name);
+        self.with("info_uri", options.public_url.clone().unwrap_or_else(home))
     }
 
     /// 500 `M_UNKNOWN`: our fault. The cause goes to the log, the client learns nothing of it.

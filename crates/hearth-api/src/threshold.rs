@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use hearth_matrix::ruma::{OwnedUserId, UserId};
-use http::{Extensions, Method, Request, StatusCode};
+use http::{Extensions, Method, Request, StatusCode, Uri};
 use http_body::Body as _;
 use metrics::{Counter, Histogram};
 use tower::Service;
@@ -97,6 +97,9 @@ impl RouteRecord {
 /// What these lines are called in the log, so that its filter can name them: `info,http=warn`.
 const LOG: &str = "http";
 
+/// Longest path and query. Clients write filters into queries.
+const URI_BYTES: usize = 16 * 1024;
+
 /// Leads a request to its handler and the answer back.
 ///
 /// Not `async` itself, and what the router returns is boxed: an `async` function would hold all of it several times over for
@@ -109,7 +112,8 @@ pub(crate) fn pass(
     let with_cors = cors::applies_to(request.uri().path());
     let record = Arc::new(Record::new(client));
     let line = Line::begin(&request, Arc::clone(&record));
-    let answer = if with_cors && request.method() == Method::OPTIONS {
+    let refused = is_too_long(request.uri()).then(too_long);
+    let answer = if refused.is_some() || with_cors && request.method() == Method::OPTIONS {
         None
     } else {
         request.extensions_mut().insert(record);
@@ -117,7 +121,7 @@ pub(crate) fn pass(
     };
     async move {
         let mut response = match answer {
-            None => StatusCode::NO_CONTENT.into_response(),
+            None => refused.map_or_else(|| StatusCode::NO_CONTENT.into_response(), IntoResponse::into_response),
             Some(answer) => match answer.await {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
@@ -132,6 +136,14 @@ pub(crate) fn pass(
         line.end(&response);
         response
     }
+}
+
+fn is_too_long(uri: &Uri) -> bool {
+    uri.path_and_query().is_some_and(|path| path.as_str().len() > URI_BYTES)
+}
+
+fn too_long() -> ApiError {
+    ApiError::new(StatusCode::URI_TOO_LONG, "M_TOO_LARGE", format!("The address is longer than {URI_BYTES} bytes"))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

@@ -9,6 +9,7 @@ mod append;
 mod create;
 mod directory;
 mod error;
+mod guests;
 mod member_content;
 mod membership;
 mod mutual_rooms;

@@ -10,7 +10,7 @@ use hearth_store::{Membership, Noun, StoreError, Tx};
 
 use crate::append::{Appender, Decision};
 use crate::turn::{Step, Work};
-use crate::{RoomError, Rooms, member_content};
+use crate::{RoomError, Rooms, guests, member_content};
 
 /// Room members asked whether they may let somebody into a restricted room.
 const AUTHORISERS: usize = 1000;
@@ -149,7 +149,8 @@ pub(crate) fn state_step(appender: &mut Appender<'_, '_>, sender: &OwnedUserId, 
         if appender.membership(sender)? == Some(Membership::Join) {
             return Ok(Ok(Step::Send(sender.clone(), draft.clone())));
         }
-        return join(appender, sender, false, None, draft.content.clone());
+        let guest = guests::is_guest(appender.tx, sender)?;
+        return join(appender, sender, guest, None, draft.content.clone());
     }
     if membership == Membership::Invite && blocks_invites(appender.tx, &target_id)? {
         return Ok(Err(RoomError::InviteBlocked(target_id.to_owned())));

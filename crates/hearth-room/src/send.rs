@@ -12,7 +12,7 @@ use hearth_store::{DeviceNum, Membership, StoreError};
 
 use crate::append::{Appender, Decision};
 use crate::turn::{Step, Work};
-use crate::{RoomError, Rooms, annotations, membership};
+use crate::{RoomError, Rooms, annotations, guests, membership};
 
 /// A client's transaction: the same one again makes no second event.
 #[derive(Clone, Debug)]
@@ -87,7 +87,8 @@ impl Rooms {
     ) -> Result<OwnedEventId, RoomError> {
         let sender = sender.to_owned();
         let server_name = self.inner.config.server_name.clone();
-        self.submit(room_id, None, ts, move |appender| {
+        let turns_guests_out = guests::turns_guests_out(&draft);
+        let sent = self.submit(room_id, None, ts, move |appender| {
             let own_entry = draft.kind == "m.room.member" && draft.state_key.as_deref() == Some(sender.as_str());
             if !own_entry && let Err(refusal) = known_member(appender, &sender)? {
                 return Ok(Err(refusal));
@@ -110,8 +111,12 @@ impl Rooms {
                 _ => {}
             }
             Ok(Ok(Step::Send(sender.clone(), draft.clone())))
-        })
-        .await
+        });
+        let event_id = sent.await?;
+        if turns_guests_out {
+            self.turn_guests_out(room_id).await?;
+        }
+        Ok(event_id)
     }
 
     async fn submit(

@@ -11,6 +11,11 @@ use crate::{Users, push_rules};
 /// Longest event type.
 const TYPE_SIZE_BYTES: usize = 255;
 
+/// Largest content of one piece.
+const CONTENT_SIZE_BYTES: usize = 512 * 1024;
+/// Most pieces of a user, in all rooms together.
+const MOST: i64 = 50_000;
+
 /// Why account data can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountDataError {
@@ -20,6 +25,12 @@ pub enum AccountDataError {
     /// The type is too long.
     #[error("the type is longer than 255 bytes")]
     TypeTooLong,
+    /// The content is too large.
+    #[error("the content is larger than 512 KiB")]
+    TooLarge,
+    /// The user has too many pieces already.
+    #[error("this account has as much account data as it may")]
+    TooMany,
     /// Nothing of that type, or no such room for this user.
     #[error("no such account data")]
     NotFound,
@@ -67,19 +78,23 @@ impl Users {
             return Err(AccountDataError::TypeTooLong);
         }
         let content = to_json(content);
+        if content.len() > CONTENT_SIZE_BYTES {
+            return Err(AccountDataError::TooLarge);
+        }
         let (room_id, kind) = (room_id.map(ToOwned::to_owned), kind.to_owned());
-        let known = self
-            .store
-            .write(vec![Noun::User(user)], move |tx| {
-                let Some(room) = scope(tx, user, room_id.as_deref())? else { return Ok(false) };
-                // A client that repeats itself wakes nobody.
-                if tx.account_data().get(user, room, &kind)?.as_deref() != Some(&content) {
-                    tx.account_data().set(user, room, &kind, &content)?;
-                }
-                Ok(true)
-            })
-            .await?;
-        known.then_some(()).ok_or(AccountDataError::NotFound)
+        let written = self.store.write(vec![Noun::User(user)], move |tx| {
+            let Some(room) = scope(tx, user, room_id.as_deref())? else { return Ok(Err(AccountDataError::NotFound)) };
+            let known = tx.account_data().get(user, room, &kind)?;
+            if known.is_none() && tx.account_data().count(user)? >= MOST {
+                return Ok(Err(AccountDataError::TooMany));
+            }
+            // A client that repeats itself wakes nobody.
+            if known.as_deref() != Some(&content) {
+                tx.account_data().set(user, room, &kind, &content)?;
+            }
+            Ok(Ok(()))
+        });
+        written.await?
     }
 }
 

@@ -275,7 +275,7 @@ fn accounts_config(settings: &Settings) -> AccountsConfig {
             token_required: registration.token_required,
             guests: registration.guests,
             shared_secret: registration.shared_secret.as_ref().map(|secret| Secret::new(secret.reveal())),
-            terms: None,
+            terms: registration.terms.policies().cloned(),
         },
         sole_owner: !matches!(settings.database().url(), DatabaseUrl::Postgres(_)),
         ..AccountsConfig::new(settings.server_name.clone())

@@ -1,6 +1,6 @@
 //! Devices: names, where they were last seen, deletion.
 
-use hearth_account::DeviceError;
+use hearth_account::{DeviceError, Login, LoginError};
 
 use crate::{House, PASSWORD, by_password, shown_password};
 
@@ -57,4 +57,20 @@ async fn where_a_device_was_last_seen_is_known_at_once_and_written_down_later() 
     let device = id.to_owned();
     let stored = house.store.read(move |tx| tx.devices().get(known.user, &device)).await.unwrap().unwrap();
     assert_eq!(stored.last_seen, seen);
+}
+
+#[tokio::test]
+async fn a_user_has_only_so_many_devices() {
+    let house = House::open().await;
+    let first = house.user("alice").await;
+    for _ in 1..20 {
+        house.login(by_password("alice", PASSWORD)).await.unwrap();
+    }
+    let refused = house.login(by_password("alice", PASSWORD)).await;
+    assert!(matches!(refused, Err(LoginError::TooManyDevices)));
+    // On one that is there already he may sign in.
+    let device_id = Some(first.device_id.to_string());
+    house.login(Login { device_id, ..by_password("alice", PASSWORD) }).await.unwrap();
+    let bob = house.user("bob").await;
+    house.must_be(&bob).await;
 }

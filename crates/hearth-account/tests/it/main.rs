@@ -43,6 +43,7 @@ impl House {
         options(&mut config.registration);
         config.password_cost = PasswordCost { memory_kib: 32, passes: 1 };
         config.sole_owner = true;
+        config.most_devices = 20;
         let accounts = Accounts::new(config, store.clone(), time.clone(), residence);
         Self { accounts, time, store }
     }

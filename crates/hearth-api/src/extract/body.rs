@@ -54,6 +54,29 @@ pub(super) fn json_error(error: &serde_json::Error, body: &[u8]) -> ApiError {
     }
 }
 
+/// Lists and objects within each other at most. What is kept stands within something of ours when it is read again, and must
+/// still be within what parsers take.
+const DEPTH: usize = 100;
+
+/// Refuses a body that is nested too deeply, also in parts that are kept as they are.
+pub(super) fn check_depth(body: &[u8]) -> Result<(), ApiError> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH {
+            return Err(ApiError::bad_json(format!("The body is nested deeper than {DEPTH} levels")));
+        }
+    }
+    Ok(())
+}
+
 /// The parser would take a list for a struct without names, and the specification knows no body that is a list.
 pub(super) fn is_list(body: &[u8]) -> bool {
     body.trim_ascii_start().first() == Some(&b'[')
@@ -86,6 +109,24 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for JsonBody<T> {
         if is_list(body) {
             return Err(refuse_list(body));
         }
+        check_depth(body)?;
         serde_json::from_slice(body).map(Self).map_err(|error| json_error(&error, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_depth;
+
+    #[test]
+    fn depth_is_bounded_outside_of_strings() {
+        let nested = |depth: usize| format!("{}1{}", r#"{"a":["#.repeat(depth / 2), "]}".repeat(depth / 2));
+        assert!(check_depth(nested(100).as_bytes()).is_ok());
+        assert!(check_depth(nested(102).as_bytes()).is_err());
+        let brackets = "[".repeat(1000);
+        assert!(check_depth(format!(r#"{{"a": "\"{brackets}", "b": "\\"}}"#).as_bytes()).is_ok());
+        assert!(check_depth(format!(r#"{{"a": "\\", "b": {brackets}"#).as_bytes()).is_err());
+        let wide = format!("[{}]", vec!["[]"; 1000].join(","));
+        assert!(check_depth(wide.as_bytes()).is_ok());
     }
 }

@@ -25,8 +25,11 @@ impl<T: IncomingRequest, S: Sync> FromRequest<S> for Matrix<T> {
         // Clients leave out a body in which nothing is required; what is required is missed in `{}`, too.
         let body: &[u8] = if body.is_empty() && parts.method != http::Method::GET { b"{}" } else { &body };
         // What is uploaded to the media repository may look like anything.
-        if body::is_list(body) && !T::PATH_BUILDER.all_paths().any(|path| path.contains("/media/")) {
-            return Err(body::refuse_list(body));
+        if !T::PATH_BUILDER.all_paths().any(|path| path.contains("/media/")) {
+            if body::is_list(body) {
+                return Err(body::refuse_list(body));
+            }
+            body::check_depth(body)?;
         }
         decode(http::Request::from_parts(parts, body), &path)
     }

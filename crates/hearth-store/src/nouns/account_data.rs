@@ -109,6 +109,13 @@ impl AccountData<'_, '_> {
         Ok(changed.is_some())
     }
 
+    /// How many pieces a user has, globally and in all rooms.
+    pub fn count(&mut self, user: UserNum) -> Result<i64, StoreError> {
+        let count =
+            self.tx.one("SELECT COUNT(*) FROM account_data WHERE usr = $1", &[user.into()], |row| row.int(0))?;
+        Ok(count.unwrap_or(0))
+    }
+
     /// Writes a piece: the content is a JSON object. The caller holds the user's lock.
     pub fn set(&mut self, user: UserNum, room: Option<RoomNum>, kind: &str, content: &str) -> Result<(), StoreError> {
         let push = room.is_none() && PUSH_KINDS.contains(&kind);

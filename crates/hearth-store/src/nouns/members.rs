@@ -195,6 +195,17 @@ impl Members<'_, '_> {
         )
     }
 
+    /// Guests of ours that are joined to a room.
+    pub fn joined_guests(&mut self, room: RoomNum) -> Result<Vec<UserNum>, StoreError> {
+        self.tx.query(
+            "SELECT memberships.usr FROM memberships JOIN users ON users.num = memberships.usr \
+             WHERE memberships.room = $1 AND memberships.membership = 2 AND memberships.until IS NULL \
+             AND memberships.local = 1 AND users.kind = 1",
+            &[room.into()],
+            |row| Ok(StringNum(row.int(0)?)),
+        )
+    }
+
     /// The user wants to hear no more of a room that he left.
     pub fn forget(&mut self, room: RoomNum, user: UserNum) -> Result<(), StoreError> {
         let mut publication = Publication::new(Change::Membership { user, room });

@@ -2,9 +2,11 @@
 
 mod account;
 mod account_management;
+mod bounds;
 mod chat;
 mod doors;
 mod errors;
+mod guests;
 mod limits;
 mod listeners;
 mod moderation;

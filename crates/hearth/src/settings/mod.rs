@@ -12,4 +12,4 @@ mod values;
 pub use load::{Problem, Problems, Sources};
 pub use reference::{markdown, text};
 pub use sections::*;
-pub use values::{Database, LogFormat, LogLevel, PublicUrl, Secret};
+pub use values::{Database, LogFormat, LogLevel, PublicUrl, Secret, Terms};

@@ -9,7 +9,7 @@ use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
 use ipnet::IpNet;
 
 use super::load::{Key, Kind, Reader, Setting};
-use super::values::{Database, LogFormat, LogLevel, PublicUrl, Secret, address_ranges, default_server_name};
+use super::values::{Database, LogFormat, LogLevel, PublicUrl, Secret, Terms, address_ranges, default_server_name};
 
 /// Makes a section's struct, its defaults, and what reader and reference need, from one list.
 macro_rules! section {
@@ -161,6 +161,8 @@ section! {
         token_required: bool = false,
         /// Guests may look at rooms that let them.
         guests: bool = false,
+        /// Documents that newcomers must accept: `terms.privacy = { version = "1.2", en = { name = "Privacy", url = "https://…" } }`, with as many documents and languages as there are.
+        terms: Terms = Terms::default(),
     }
 }
 

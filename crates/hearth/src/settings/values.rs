@@ -123,6 +123,56 @@ pub enum LogFormat {
     Json,
 }
 
+/// Documents that newcomers must accept, as `m.login.terms` shows them: by name, each with its version and by language a name
+/// and a URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms(serde_json::Map<String, serde_json::Value>);
+
+impl Terms {
+    /// The documents, if there are any.
+    pub fn policies(&self) -> Option<&serde_json::Map<String, serde_json::Value>> {
+        (!self.0.is_empty()).then_some(&self.0)
+    }
+}
+
+fn policy(table: &toml::Table) -> Option<serde_json::Value> {
+    let mut policy = serde_json::Map::new();
+    policy.insert("version".to_owned(), table.get("version")?.as_str()?.into());
+    for (language, document) in table.iter().filter(|(key, _)| *key != "version") {
+        let document = document.as_table().filter(|document| document.len() == 2)?;
+        let (name, url) = (document.get("name")?.as_str()?, document.get("url")?.as_str()?);
+        url.parse::<PublicUrl>().ok()?;
+        policy.insert(language.clone(), serde_json::json!({ "name": name, "url": url }));
+    }
+    (policy.len() > 1).then_some(policy.into())
+}
+
+impl Setting for Terms {
+    fn kind() -> Kind {
+        Kind::value(
+            "a table of documents, each a table with its `version` and by language a table `{ name = …, url = … }`",
+        )
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let is_name = |name: &str| {
+            (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~_".contains(&b))
+        };
+        let documents = value.as_table().and_then(|documents| {
+            let documents = documents.iter().map(|(name, document)| {
+                is_name(name).then_some(())?;
+                Some((name.clone(), policy(document.as_table()?)?))
+            });
+            documents.collect::<Option<_>>().map(Self)
+        });
+        reader.expect(documents, value, &Self::kind())
+    }
+
+    fn show(&self) -> Option<String> {
+        self.0.is_empty().then(|| "{}".to_owned())
+    }
+}
+
 /// `localhost`, for trying the server out.
 pub(super) fn default_server_name() -> OwnedServerName {
     ServerName::parse("localhost").unwrap_or_else(|_| unreachable!("a fixed name that is valid"))

@@ -34,6 +34,18 @@ fn manage_accounts(home: &Path) {
     let reason = failure(&with_stdin(home, &create, ""));
     assert!(reason.contains("standard input holds no password"), "{reason}");
 
+    let user = |verb: &str| stdout(&run(home, &["admin", "user", verb, "bob"]));
+    assert_eq!(user("lock"), "@bob:localhost is locked now.\n");
+    assert_eq!(user("suspend"), "@bob:localhost is suspended now.\n");
+    assert_eq!(user("promote"), "@bob:localhost is an administrator now.\n");
+    let listed = stdout(&run(home, &["admin", "user", "list"]));
+    assert_eq!(listed, "@alice:localhost admin\n@bob:localhost admin locked suspended\n");
+    for verb in ["unlock", "unsuspend", "demote"] {
+        user(verb);
+    }
+    let reason = failure(&run(home, &["admin", "user", "lock", "nobody"]));
+    assert!(reason.contains("unknown user"), "{reason}");
+
     let reset = ["admin", "user", "reset-password", "bob", "--password-stdin"];
     assert_eq!(stdout(&with_stdin(home, &reset, "another long password")), "@bob:localhost has a new password.\n");
     assert_eq!(stdout(&run(home, &["admin", "user", "deactivate", "bob"])), "Deactivated @bob:localhost.\n");

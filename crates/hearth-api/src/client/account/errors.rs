@@ -60,6 +60,7 @@ impl From<RegisterError> for ApiError {
         match error {
             RegisterError::Disabled => Self::forbidden("Registration has been disabled"),
             RegisterError::GuestsDisabled => Self::forbidden("Guest access has been disabled"),
+            RegisterError::NotThatGuest => Self::forbidden("The access token is not that of the guest of this name"),
             RegisterError::Username(error) => Self::bad_request("M_INVALID_USERNAME", error.to_string()),
             RegisterError::UserInUse => Self::bad_request("M_USER_IN_USE", "This user name is taken"),
             RegisterError::MissingPassword => Self::missing_param("A password is missing"),
@@ -92,6 +93,7 @@ impl From<LoginError> for ApiError {
             }
             LoginError::Locked => Self::user_locked(),
             LoginError::DeviceTooLong => Self::invalid_param("The device id or display name is too long"),
+            LoginError::TooManyDevices => Self::user_limit_exceeded(error.to_string()),
             LoginError::Password(error) => error.into(),
             LoginError::Store(cause) => Self::internal(cause),
         }

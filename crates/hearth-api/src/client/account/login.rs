@@ -76,7 +76,7 @@ async fn login(
     if let Some(tried) = tried.filter(|_| !matches!(session, Err(LoginError::Forbidden))) {
         tried.was_right();
     }
-    let session = session?;
+    let session = session.map_err(|error| ApiError::from(error).explained(&doors.options))?;
     let access_token = session.access_token.into_inner();
     let mut response = login::v3::Response::new(session.user_id, access_token, session.device_id);
     response.home_server = Some(doors.options.server_name.clone());

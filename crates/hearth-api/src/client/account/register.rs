@@ -31,6 +31,7 @@ struct Body {
     inhibit_login: bool,
     #[serde(default)]
     refresh_token: bool,
+    guest_access_token: Option<String>,
     #[serde(rename = "type")]
     login_type: Option<String>,
 }
@@ -54,6 +55,7 @@ async fn register(State(doors): State<Doors>, uri: Uri, request: Interactive) ->
                 initial_device_display_name: body.initial_device_display_name,
                 inhibit_login: body.inhibit_login,
                 refresh_token: body.refresh_token,
+                guest_access_token: body.guest_access_token.map(Secret::new),
             };
             doors.accounts.register(&request.loose_attempt(), wish).await?
         }

@@ -20,6 +20,8 @@ use crate::{ApiError, Doors, JsonBody, Matrix, OptionalSender, Sender};
 /// Rooms on a page of the directory, by default and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 500;
+/// Longest text to search for: names are no longer.
+const SEARCH_BYTES: usize = 1024;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
@@ -151,6 +153,9 @@ async fn public_rooms_filtered(
         }
         // No bridge lists rooms here.
         return Ok(JsonBody(json!({ "chunk": [], "total_room_count_estimate": 0 })));
+    }
+    if wanted.filter.generic_search_term.as_ref().is_some_and(|term| term.len() > SEARCH_BYTES) {
+        return Err(ApiError::invalid_param(format!("generic_search_term is longer than {SEARCH_BYTES} bytes")));
     }
     let filter = DirectoryFilter {
         search: wanted.filter.generic_search_term,

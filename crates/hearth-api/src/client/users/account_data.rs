@@ -4,6 +4,7 @@
 
 use axum::extract::State;
 use hearth_matrix::ruma::{OwnedRoomId, OwnedUserId};
+use hearth_user::account_data::AccountDataError;
 use http::Method;
 use serde_json::{Map, Value, json};
 
@@ -41,7 +42,7 @@ async fn set_global(
     JsonBody(content): JsonBody<Map<String, Value>>,
 ) -> Result<JsonBody<Value>, ApiError> {
     must_be(&sender, &user_id)?;
-    doors.users.set_account_data(sender.user, None, &event_type, &content).await?;
+    doors.users.set_account_data(sender.user, None, &event_type, &content).await.map_err(refuse(&doors))?;
     Ok(JsonBody(json!({})))
 }
 
@@ -63,6 +64,10 @@ async fn set_of_room(
     JsonBody(content): JsonBody<Map<String, Value>>,
 ) -> Result<JsonBody<Value>, ApiError> {
     must_be(&sender, &user_id)?;
-    doors.users.set_account_data(sender.user, Some(&room_id), &event_type, &content).await?;
+    doors.users.set_account_data(sender.user, Some(&room_id), &event_type, &content).await.map_err(refuse(&doors))?;
     Ok(JsonBody(json!({})))
+}
+
+fn refuse(doors: &Doors) -> impl Fn(AccountDataError) -> ApiError {
+    |error| ApiError::from(error).explained(&doors.options)
 }

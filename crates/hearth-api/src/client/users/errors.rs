@@ -38,6 +38,8 @@ impl From<AccountDataError> for ApiError {
                 Self::new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON", error.to_string())
             }
             AccountDataError::TypeTooLong => Self::invalid_param(error.to_string()),
+            AccountDataError::TooLarge => Self::too_large(error.to_string()),
+            AccountDataError::TooMany => Self::user_limit_exceeded(error.to_string()),
             AccountDataError::NotFound => Self::not_found("Account data not found"),
             AccountDataError::Store(cause) => Self::internal(cause),
         }
@@ -88,7 +90,7 @@ impl From<PushRuleError> for ApiError {
         match error {
             PushRuleError::NotFound => Self::not_found("Unknown push rule"),
             PushRuleError::Invalid(reason) => Self::invalid_param(reason),
-            PushRuleError::TooMany => Self::bad_request("M_RESOURCE_LIMIT_EXCEEDED", error.to_string()),
+            PushRuleError::TooMany => Self::user_limit_exceeded(error.to_string()),
             PushRuleError::Store(cause) => Self::internal(cause),
         }
     }

@@ -75,6 +75,12 @@ impl Devices<'_, '_> {
         )
     }
 
+    /// How many devices a user has.
+    pub fn count(&mut self, user: UserNum) -> Result<i64, StoreError> {
+        let count = self.tx.one("SELECT COUNT(*) FROM devices WHERE usr = $1", &[user.into()], |row| row.int(0))?;
+        Ok(count.unwrap_or(0))
+    }
+
     /// All devices of a user.
     pub fn list(&mut self, user: UserNum) -> Result<Vec<Device>, StoreError> {
         self.tx.query(

@@ -191,6 +191,12 @@ impl Accounts<'_, '_> {
         self.tx.exec("UPDATE users SET password_hash = $2 WHERE num = $1", &[user.into(), hash.into()])
     }
 
+    /// Makes a guest a user with a password.
+    pub fn upgrade_guest(&mut self, user: UserNum, hash: &str) -> Result<(), StoreError> {
+        self.tx.tokens().announce_change(user);
+        self.tx.exec("UPDATE users SET kind = 0, password_hash = $2 WHERE num = $1", &[user.into(), hash.into()])
+    }
+
     /// Grants or takes administration rights.
     pub fn set_admin(&mut self, user: UserNum, admin: bool) -> Result<(), StoreError> {
         self.tx.tokens().announce_change(user);
