@@ -353,6 +353,11 @@ impl<'t, 'c> Appender<'t, 'c> {
             Some((_, event)) => history_visibility(&event),
             None => Visibility::Shared,
         };
+        // Who may see the room before it, or after it, may see that this changes.
+        let visibility = match pdu.is_state("m.room.history_visibility", "") {
+            true => visibility.or(history_visibility(&pdu)),
+            false => visibility,
+        };
         let member = match pdu.state_pair() {
             Some(("m.room.member", target)) => {
                 let target = target.to_owned();

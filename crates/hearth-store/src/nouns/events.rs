@@ -66,6 +66,12 @@ impl Visibility {
         })
     }
 
+    /// The one under which more is seen.
+    pub fn or(self, other: Self) -> Self {
+        let order = [Self::Joined, Self::Invited, Self::Shared, Self::WorldReadable];
+        order.into_iter().rev().find(|it| [self, other].contains(it)).unwrap_or(self)
+    }
+
     /// From the value of `history_visibility`; the default, and what unknown values mean, is shared.
     pub fn from_spec(value: Option<&str>) -> Self {
         match value {

@@ -497,3 +497,27 @@ async fn a_time_leads_to_an_event() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_change_of_visibility_is_seen_by_those_who_see_what_was_before_or_what_comes_after() {
+    in_a_room("shared", async |room| {
+        room.post(&room.bob, "join", json!({})).await;
+        let set = async |visibility: &str| {
+            room.set(&room.alice, "m.room.history_visibility", json!({ "history_visibility": visibility })).await
+        };
+        room.post(&room.bob, "leave", json!({})).await;
+        let closed = set("joined").await;
+        let hidden = room.say(&room.alice, "hidden").await;
+        let opened = set("world_readable").await;
+        let closed_again = set("joined").await;
+        let outsider = room.server.user("outsider").await;
+        let not_found = (404, "M_NOT_FOUND".to_owned());
+        for event in [&closed, &hidden] {
+            assert_eq!(room.refusal(&outsider, &format!("event/{event}")).await, not_found);
+        }
+        for event in [&opened, &closed_again] {
+            assert_eq!(room.see(&outsider, &format!("event/{event}")).await["type"], "m.room.history_visibility");
+        }
+    })
+    .await;
+}
