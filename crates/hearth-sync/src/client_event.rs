@@ -88,7 +88,7 @@ pub(crate) fn membership_at(history: &[MembershipRow], position: Option<Position
 /// An event as all readers see it, but for their part of `unsigned`.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// Without the first brace; the reader's part goes in at `splice`.
+    /// The reader's part goes in at `splice`.
     text: Box<str>,
     splice: usize,
     origin_server_ts: i64,
@@ -114,52 +114,67 @@ pub(crate) struct Source<'a> {
 
 impl Prepared {
     pub(crate) fn new(source: &Source<'_>) -> Result<Self, StoreError> {
-        let pdu = source.pdu;
-        let redacted = source.redacted.then(|| redacted_content(pdu, source.rules)).transpose()?;
         let mut text = String::new();
-        let format = ClientFormat { content: redacted.as_deref(), ..ClientFormat::default() };
-        write_event(&mut text, pdu, source.rules, format);
-        text.pop();
-        text.push_str(",\"unsigned\":{");
+        source.write_head(&mut text, false)?;
         let splice = text.len();
-        if let Some((replaced, content)) = source.replaces {
-            text.push_str(",\"prev_content\":");
-            text.push_str(content.unwrap_or(replaced.content.get()));
-            text.push_str(",\"replaces_state\":");
-            write_string(&mut text, replaced.event_id.as_str());
-        }
-        if let Some(because) = source.redacted_because {
-            text.push_str(",\"redacted_because\":");
-            write_event(&mut text, because, source.rules, ClientFormat::default());
-        }
-        text.push_str("}}");
-        text.remove(0);
-        Ok(Self { text: text.into(), splice: splice - 1, origin_server_ts: pdu.origin_server_ts })
+        source.write_tail(&mut text);
+        Ok(Self { text: text.into(), splice, origin_server_ts: source.pdu.origin_server_ts })
     }
 
     /// Appends it for one reader.
-    pub(crate) fn write(&self, out: &mut String, room_id: Option<&str>, part: &ReaderPart<'_>) {
+    pub(crate) fn write(&self, out: &mut String, part: &ReaderPart<'_>) {
         out.reserve(self.text.len() + 96);
-        out.push('{');
-        if let Some(room_id) = room_id {
-            out.push_str("\"room_id\":");
-            write_string(out, room_id);
-            out.push(',');
-        }
         let (head, tail) = self.text.split_at(self.splice);
         out.push_str(head);
+        part.write(out, self.origin_server_ts);
+        out.push_str(tail);
+    }
+}
+
+impl Source<'_> {
+    /// Appends the event up to the begin of `unsigned`.
+    fn write_head(&self, out: &mut String, room_id: bool) -> Result<(), StoreError> {
+        let redacted = self.redacted.then(|| redacted_content(self.pdu, self.rules)).transpose()?;
+        let format = ClientFormat { content: redacted.as_deref(), room_id, ..ClientFormat::default() };
+        write_event(out, self.pdu, self.rules, format);
+        out.pop();
+        out.push_str(",\"unsigned\":{");
+        Ok(())
+    }
+
+    /// Appends what comes after the reader's part of `unsigned`.
+    fn write_tail(&self, out: &mut String) {
+        if let Some((replaced, content)) = self.replaces {
+            out.push_str(",\"prev_content\":");
+            out.push_str(content.unwrap_or(replaced.content.get()));
+            out.push_str(",\"replaces_state\":");
+            write_string(out, replaced.event_id.as_str());
+        }
+        if let Some(because) = self.redacted_because {
+            out.push_str(",\"redacted_because\":");
+            write_event(out, because, self.rules, ClientFormat::default());
+        }
+        out.push_str("}}");
+    }
+
+    /// Appends the event for one reader.
+    fn write(&self, out: &mut String, room_id: bool, part: &ReaderPart<'_>) -> Result<(), StoreError> {
+        self.write_head(out, room_id)?;
+        part.write(out, self.pdu.origin_server_ts);
+        self.write_tail(out);
+        Ok(())
+    }
+}
+
+impl ReaderPart<'_> {
+    fn write(&self, out: &mut String, origin_server_ts: i64) {
+        let (age, membership) = (self.now_ms.saturating_sub(origin_server_ts), self.membership.as_str());
         // Writing to a string does not fail.
-        let _ = write!(
-            out,
-            "\"age\":{},\"membership\":\"{}\"",
-            part.now_ms.saturating_sub(self.origin_server_ts),
-            part.membership.as_str()
-        );
-        if let Some(txn_id) = part.transaction_id {
+        let _ = write!(out, "\"age\":{age},\"membership\":\"{membership}\"");
+        if let Some(txn_id) = self.transaction_id {
             out.push_str(",\"transaction_id\":");
             write_string(out, txn_id);
         }
-        out.push_str(tail);
     }
 }
 
@@ -189,7 +204,7 @@ pub fn write_events(
             out.push(',');
         }
         let part = reader_part(tx, room, row, reader, history)?;
-        write_one(out, room, &source, &part, options)?;
+        write_one(out, &source, &part, options)?;
     }
     Ok(())
 }
@@ -214,7 +229,7 @@ pub(crate) fn write_state(
             out.push(',');
         }
         let part = reader_part(tx, room, row, reader, history)?;
-        write_one(out, room, &source, &part, options)?;
+        write_one(out, &source, &part, options)?;
     }
     Ok(())
 }
@@ -242,25 +257,18 @@ fn reader_part<'a>(
 
 fn write_one(
     out: &mut String,
-    room: &RoomRecord,
     source: &Source<'_>,
     part: &ReaderPart<'_>,
     options: EventOptions<'_>,
 ) -> Result<(), StoreError> {
-    let room_id = options.room_id.then_some(room.room_id.as_str());
-    match options.fields {
-        None if options.federation => write_federation(out, source, part),
-        None => Prepared::new(source).map(|prepared| prepared.write(out, room_id, part)),
-        Some(fields) => {
-            let mut whole = String::new();
-            if options.federation {
-                write_federation(&mut whole, source, part)?;
-            } else {
-                Prepared::new(source)?.write(&mut whole, room_id, part);
-            }
-            write_fields(out, &whole, fields)
-        }
-    }
+    let write_whole = |out: &mut String| match options.federation {
+        true => write_federation(out, source, part),
+        false => source.write(out, options.room_id, part),
+    };
+    let Some(fields) = options.fields else { return write_whole(out) };
+    let mut whole = String::new();
+    write_whole(&mut whole)?;
+    write_fields(out, &whole, fields)
 }
 
 /// The event as servers exchange it, `unsigned` added.
@@ -273,14 +281,10 @@ fn write_federation(out: &mut String, source: &Source<'_>, part: &ReaderPart<'_>
                 .map_err(|error| StoreError::Damaged(format!("{}: {error}", pdu.event_id)))?,
         ),
     };
-    let prepared = Prepared::new(source)?;
     out.push_str(json.strip_suffix('}').unwrap_or(&json));
     out.push_str(",\"unsigned\":{");
-    let mut client = String::new();
-    prepared.write(&mut client, None, part);
-    // What follows `unsigned` in client format: it comes last there.
-    let unsigned_at = 1 + prepared.splice;
-    out.push_str(client.get(unsigned_at..).unwrap_or("}}"));
+    part.write(out, pdu.origin_server_ts);
+    source.write_tail(out);
     Ok(())
 }
 

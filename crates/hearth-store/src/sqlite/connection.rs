@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Counter as Meter;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{Value as SqliteValue, ValueRef};
 use rusqlite::{Connection as Database, OpenFlags, Statement};
 
@@ -36,6 +37,8 @@ impl Connection {
             "PRAGMA page_size = 4096; PRAGMA cache_size = -{cache_kib}; PRAGMA mmap_size = 1073741824;
              PRAGMA temp_store = MEMORY; PRAGMA foreign_keys = OFF; PRAGMA synchronous = FULL;"
         ))?;
+        // Plans do not depend on the values: else each statement with a range is compiled anew for each.
+        database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         database.set_prepared_statement_cache_capacity(1024);
         rusqlite::vtab::array::load_module(&database)?;
         Ok(Self {

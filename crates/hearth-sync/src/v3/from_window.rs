@@ -137,7 +137,7 @@ impl Window<'_> {
             _ => None,
         };
         let part = ReaderPart { now_ms: self.reader.now_ms, membership: Membership::Join, transaction_id };
-        live.prepared()?.write(out, None, &part);
+        live.prepared()?.write(out, &part);
         Some(())
     }
 }
