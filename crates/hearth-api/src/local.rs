@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hearth_account::{AdminError, RegisterError, Secret};
 use hearth_matrix::ruma::{OwnedUserId, UserId};
-use hearth_store::{StoreError, UserKind};
+use hearth_store::{Report, StoreError, UserKind};
 use http::{StatusCode, header};
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -24,6 +24,9 @@ use crate::{ApiError, Doors, JsonBody, threshold};
 /// Accounts read at once.
 const PAGE: usize = 500;
 
+/// Reports shown at most.
+const REPORTS: i64 = 1000;
+
 /// The router of the admin socket.
 pub fn local_router(doors: Doors) -> Router {
     Router::new()
@@ -31,6 +34,7 @@ pub fn local_router(doors: Doors) -> Router {
         .route("/users/reset-password", post(reset_password))
         .route("/users/deactivate", post(deactivate))
         .route("/users/set", post(set))
+        .route("/reports", get(reports))
         .fallback(async || ApiError::unrecognized())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(doors)
@@ -141,6 +145,18 @@ async fn list(State(doors): State<Doors>) -> Result<Response, ApiError> {
             return Ok(answer(&json!({ "users": users })));
         }
     }
+}
+
+async fn reports(State(doors): State<Doors>) -> Result<Response, ApiError> {
+    let reports = doors.users.reports(REPORTS).await.map_err(store_refusal)?;
+    let reports: Vec<Value> = reports
+        .into_iter()
+        .map(|(reporter, report)| {
+            let Report { ts, subject, event_id, reason, .. } = report;
+            json!({ "ts": ts, "reporter": reporter, "subject": subject, "event_id": event_id, "reason": reason })
+        })
+        .collect();
+    Ok(answer(&json!({ "reports": reports })))
 }
 
 fn answer(body: &Value) -> Response {

@@ -413,3 +413,15 @@ CREATE TABLE destinations (
     last_success_ts  BIGINT,
     last_error       bytes()
 );
+
+-- What users report to whoever runs the server.
+CREATE TABLE reports (
+    reporter BIGINT NOT NULL,
+    num      BIGINT NOT NULL,
+    ts       BIGINT NOT NULL,
+    subject  bytes() NOT NULL,  -- id of a user or a room
+    event_id bytes() NOT NULL,  -- of an event of that room, or empty
+    reason   bytes() NOT NULL,
+    PRIMARY KEY (reporter, num)
+) without_rowid();
+CREATE INDEX reports_by_time ON reports (ts);

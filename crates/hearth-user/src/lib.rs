@@ -7,6 +7,7 @@ pub mod filters;
 pub mod presence;
 pub mod profile;
 pub mod push_rules;
+pub mod reports;
 pub mod tags;
 
 use hearth_store::Store;

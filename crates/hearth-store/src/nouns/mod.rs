@@ -12,6 +12,7 @@ mod presence;
 mod profiles;
 mod push_profiles;
 mod receipts;
+mod reports;
 mod rooms;
 mod server_keys;
 mod state;
@@ -26,6 +27,7 @@ pub use events::{EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, 
 pub use members::{Members, Membership, MembershipRow};
 pub use notifications::{EventPush, Notification, Notifications, ReadUpto, RoomNote, Told, UnreadRow};
 pub use receipts::{Receipt, Receipts};
+pub use reports::Report;
 pub use rooms::{PublishedRoom, RoomHead, RoomNouns, RoomRecord, Tip};
 pub use server_keys::{KeyDocument, OwnKey, ServerKey, ServerKeys};
 pub use state::{Garbage, State, StateChange, StateDifference, StateEntry, StateKey};

@@ -66,6 +66,11 @@ impl Views {
         Self { store, time }
     }
 
+    /// Now, in milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.time.now_ms()
+    }
+
     /// A reader who reads now.
     pub fn reader(&self, user: UserNum, user_id: &UserId, device: Option<DeviceNum>) -> Reader {
         Reader { user, user_id: user_id.to_owned(), device, now_ms: self.time.now_ms() }

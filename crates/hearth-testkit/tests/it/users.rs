@@ -233,3 +233,34 @@ async fn there_are_no_bridges() {
     let alice = server.user("alice").await;
     assert_eq!(alice.get("/_matrix/client/v3/thirdparty/protocols").await, (200, json!({})));
 }
+
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/report
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/report/{eventId}
+// endpoint: POST /_matrix/client/v3/users/{userId}/report
+#[tokio::test]
+async fn what_is_reported_reaches_whoever_runs_the_server() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let (_, created) = alice.post("/_matrix/client/v3/createRoom", &json!({})).await;
+        let room = created["room_id"].as_str().expect("a room id");
+        let base = format!("/_matrix/client/v3/rooms/{room}");
+        let (_, sent) = alice.put(&format!("{base}/send/m.room.message/1"), &json!({ "body": "x" })).await;
+        let event = sent["event_id"].as_str().expect("an event id");
+        let why = json!({ "reason": "this makes\nme sad" });
+        assert_eq!(bob.post(&format!("{base}/report"), &why).await, (200, json!({})), "not in the room");
+        assert_eq!(bob.post(&format!("{base}/report/{event}"), &why).await.0, 404, "only those in the room");
+        assert_eq!(alice.post(&format!("{base}/report/{event}"), &json!({})).await, (200, json!({})));
+        let path = format!("/_matrix/client/v3/users/{}/report", alice.user_id);
+        assert_eq!(bob.post(&path, &why).await, (200, json!({})));
+
+        let doors = server.running().doors();
+        let reports = doors.users.reports(10).await.expect("the store works");
+        let mut seen: Vec<_> =
+            reports.iter().map(|(by, report)| (&**by, &*report.subject, report.event_id.as_deref())).collect();
+        seen.sort_unstable();
+        let expected =
+            [(&*alice.user_id, room, Some(event)), (&*bob.user_id, room, None), (&*bob.user_id, &*alice.user_id, None)];
+        assert_eq!(seen, expected);
+    })
+    .await;
+}

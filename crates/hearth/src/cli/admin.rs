@@ -28,6 +28,8 @@ enum AdminCommand {
     /// Users of this server.
     #[command(subcommand)]
     User(UserCommand),
+    /// Show what users reported, newest first.
+    Reports,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,7 +105,10 @@ struct PasswordArguments {
 
 pub(super) fn run(arguments: &AdminArguments) -> Result<(), Failure> {
     let settings = arguments.settings.load()?;
-    let AdminCommand::User(command) = &arguments.command;
+    let command = match &arguments.command {
+        AdminCommand::User(command) => command,
+        AdminCommand::Reports => return show_reports(&settings),
+    };
     match command {
         UserCommand::Create { name, admin, password } => {
             let (password, generated) = password.get()?;
@@ -140,6 +145,16 @@ pub(super) fn run(arguments: &AdminArguments) -> Result<(), Failure> {
                 println!("{}", [&[text(user, "user_id")], &marks[..]].concat().join(" "));
             }
         }
+    }
+    Ok(())
+}
+
+/// A line each: when, by whom, about what, and the reason in quotes, so that nobody writes lines of his own.
+fn show_reports(settings: &Settings) -> Result<(), Failure> {
+    let listed = ask(settings, "GET", "/reports", None)?;
+    for report in listed["reports"].as_array().into_iter().flatten() {
+        let about = [text(report, "subject"), text(report, "event_id")].join(" ");
+        println!("{} {} {}: {}", report["ts"], text(report, "reporter"), about.trim_end(), report["reason"]);
     }
     Ok(())
 }

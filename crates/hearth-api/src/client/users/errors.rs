@@ -5,6 +5,7 @@ use hearth_user::filters::FilterError;
 use hearth_user::presence::{GetPresenceError, SetPresenceError};
 use hearth_user::profile::{GetProfileError, SetProfileError};
 use hearth_user::push_rules::PushRuleError;
+use hearth_user::reports::ReportError;
 use hearth_user::tags::TagError;
 use http::StatusCode;
 
@@ -42,6 +43,17 @@ impl From<AccountDataError> for ApiError {
             AccountDataError::TooMany => Self::user_limit_exceeded(error.to_string()),
             AccountDataError::NotFound => Self::not_found("Account data not found"),
             AccountDataError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<ReportError> for ApiError {
+    fn from(error: ReportError) -> Self {
+        match error {
+            ReportError::NotFound => {
+                Self::not_found("There is no such room, event or user, or you are not in the room")
+            }
+            ReportError::Store(cause) => Self::internal(cause),
         }
     }
 }

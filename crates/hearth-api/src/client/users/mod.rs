@@ -7,6 +7,7 @@ mod filters;
 mod presence;
 mod profile;
 mod push_rules;
+mod reports;
 mod tags;
 
 use hearth_matrix::ruma::UserId;
@@ -19,6 +20,7 @@ pub(crate) fn routes() -> Vec<Route> {
         capabilities::routes(),
         profile::routes(),
         account_data::routes(),
+        reports::routes(),
         tags::routes(),
         filters::routes(),
         push_rules::routes(),

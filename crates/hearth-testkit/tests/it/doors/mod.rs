@@ -53,8 +53,9 @@ impl House {
 
     /// A path or a body with all names filled in, as the user would.
     fn filled(&self, text: &str, user: &User) -> String {
-        let names: [(&str, &str); 20] = [
+        let names: [(&str, &str); 21] = [
             ("{roomId}", &self.room),
+            ("{room}", &self.room),
             ("{roomIdOrAlias}", &self.room),
             ("{eventId}", &self.event),
             ("{userId}", &user.user_id),

@@ -109,6 +109,7 @@ pub fn rows() -> Vec<Row> {
         profiles(),
         users(),
         push_rules(),
+        reports(),
         rooms(),
         membership(),
         reading(),
@@ -288,6 +289,23 @@ fn users() -> Vec<Row> {
             .no_path("/_matrix/client/v3/user/{other}/filter/0", FORBIDDEN)
             .no_path("/_matrix/client/v3/user/{userId}/filter/999", NOT_FOUND)
             .no_path("/_matrix/client/v3/user/{userId}/filter/nonsense", NOT_FOUND),
+    ]
+}
+
+fn reports() -> Vec<Row> {
+    let why = |path| user("POST", path).body(r#"{"reason": "x"}"#).no_body(r#"{"reason": 1}"#, BAD_JSON);
+    vec![
+        // Whoever saw it may report it, from wherever.
+        why("/_matrix/client/v3/rooms/{room}/report")
+            .no_body("{}", BAD_JSON)
+            .no_path("/_matrix/client/v3/rooms/nonsense/report", INVALID_PARAM)
+            .no_path("/_matrix/client/v3/rooms/!none:hearth.test/report", NOT_FOUND),
+        why("/_matrix/client/v3/rooms/{roomId}/report/{eventId}")
+            .members(NOT_FOUND)
+            .no_path("/_matrix/client/v3/rooms/{roomId}/report/$none", NOT_FOUND),
+        why("/_matrix/client/v3/users/{userId}/report")
+            .no_body("{}", BAD_JSON)
+            .no_path("/_matrix/client/v3/users/@none:hearth.test/report", NOT_FOUND),
     ]
 }
 
