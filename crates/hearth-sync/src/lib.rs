@@ -28,7 +28,10 @@ pub use events::EventsRequest;
 pub use filter::Filter;
 pub use tokens::{BadToken, PageToken, SyncToken};
 pub use v3::{SyncError, SyncRequest};
-pub use views::{Direction, MembershipFilter, MessagesRequest, RelationsRequest, RoomEventFilter, ViewError, Views};
+pub use views::{
+    Direction, MembershipFilter, MessagesRequest, NotificationsRequest, RelationsRequest, RoomEventFilter, ViewError,
+    Views,
+};
 
 /// What clients see change. Cheap to clone.
 #[derive(Clone)]

@@ -16,6 +16,8 @@ pub const ACCOUNT_DATA_TYPE: &str = "m.push_rules";
 
 /// A user has at most so many rules: every message is held against all of them.
 const MOST: usize = 2000;
+/// And at most so many that look into events: those for a room or a sender are found by their ids.
+const MOST_WITH_CONDITIONS: usize = 400;
 /// Largest rules of a user as JSON.
 const SIZE_BYTES: usize = 512 * 1024;
 /// The kinds, in the order of their weight. Clients expect all of them, also where they are empty.
@@ -30,6 +32,9 @@ pub enum PushRuleError {
     /// The rule, or its place, is not allowed.
     #[error("{0}")]
     Invalid(String),
+    /// The rule beside which it is to stand is not there.
+    #[error("before/after rule not found")]
+    UnknownPlace,
     /// Too many rules, or too large ones.
     #[error("too many push rules")]
     TooMany,
@@ -56,7 +61,7 @@ impl Users {
     ) -> Result<(), PushRuleError> {
         self.change_push_rules(user, user_id, move |rules| {
             rules.insert(rule.clone(), after.as_deref(), before.as_deref()).map_err(|error| match error {
-                InsertPushRuleError::UnknownRuleId => PushRuleError::NotFound,
+                InsertPushRuleError::UnknownRuleId => PushRuleError::UnknownPlace,
                 error => PushRuleError::Invalid(error.to_string()),
             })
         })
@@ -124,7 +129,8 @@ impl Users {
                     return Ok(Err(refusal));
                 }
                 let content = content(&rules);
-                if rules.iter().count() > MOST || content.len() > SIZE_BYTES {
+                let with_conditions = rules.content.len() + rules.override_.len() + rules.underride.len();
+                if rules.iter().count() > MOST || with_conditions > MOST_WITH_CONDITIONS || content.len() > SIZE_BYTES {
                     return Ok(Err(PushRuleError::TooMany));
                 }
                 tx.account_data().set(user, None, ACCOUNT_DATA_TYPE, &content)?;

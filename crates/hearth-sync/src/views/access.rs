@@ -1,15 +1,19 @@
 //! What a reader may see of a room as a whole: the current state, that of when he left, or nothing.
 //!
-//! Spec: client-server API, "Room history visibility"; `GET /rooms/{roomId}/state` and its neighbours.
+//! Spec: client-server API, "Room history visibility", "Ignoring users"; `GET /rooms/{roomId}/state` and its neighbours.
 
 use std::sync::Arc;
 
 use hearth_matrix::ruma::RoomId;
 use hearth_matrix::visibility::HistoryVisibility;
-use hearth_store::{EventRow, Membership, MembershipRow, Position, RoomRecord, SnapshotNum, StateKey, StoreError, Tx};
+use hearth_store::{
+    EventRow, Membership, MembershipRow, Position, RoomRecord, SnapshotNum, StateKey, StoreError, Tx, UserNum,
+};
+use rustc_hash::FxHashSet;
 
 use super::ViewError;
 use crate::client_event::{is_visible, membership_at};
+use crate::streams::account_data;
 use crate::{EventOptions, Reader, write_events};
 
 /// A reader before a room.
@@ -22,6 +26,8 @@ pub(crate) struct Access {
     pub(crate) tip: Option<SnapshotNum>,
     /// The reader is not joined, but now everybody may read the room.
     open: bool,
+    /// Users whose events the reader does not want to see.
+    ignored: FxHashSet<UserNum>,
 }
 
 impl Access {
@@ -33,7 +39,8 @@ impl Access {
             history.clear();
         }
         let tip = tx.rooms().tip(room.num)?.and_then(|tip| tip.snapshot);
-        let mut access = Self { room, reader: reader.clone(), history, tip, open: false };
+        let ignored = account_data::ignored(tx, reader.user)?;
+        let mut access = Self { room, reader: reader.clone(), history, tip, open: false, ignored };
         access.open = !access.is_joined() && access.is_world_readable(tx)?;
         Ok(Some(access))
     }
@@ -59,8 +66,11 @@ impl Access {
         Ok(HistoryVisibility::of(event.as_deref()) == HistoryVisibility::WorldReadable)
     }
 
-    /// Whether the reader may see an event.
+    /// Whether the reader may see an event. Of those whom he ignores he sees state only.
     pub(crate) fn may_see(&self, tx: &mut Tx<'_>, row: &EventRow) -> Result<bool, StoreError> {
+        if row.state_key.is_none() && self.ignored.contains(&row.sender) {
+            return Ok(false);
+        }
         is_visible(tx, &self.history, self.reader.user, row)
     }
 

@@ -9,6 +9,7 @@ mod event;
 mod filter;
 mod members;
 mod messages;
+mod notifications;
 mod page;
 mod relations;
 pub(crate) mod state;
@@ -22,6 +23,7 @@ use crate::{BadToken, Reader};
 pub use filter::RoomEventFilter;
 pub use members::MembershipFilter;
 pub use messages::MessagesRequest;
+pub use notifications::NotificationsRequest;
 pub use page::Direction;
 pub use relations::RelationsRequest;
 

@@ -82,7 +82,7 @@ async fn what_is_no_rule_is_refused() {
     let put = async |path: &str, body: &Value| alice.put(&rule(path), body).await;
     assert_eq!(refused(&put("content/.mine", &body).await), (400, "M_INVALID_PARAM"));
     assert_eq!(refused(&put("content/a%5Cb", &body).await), (400, "M_INVALID_PARAM"));
-    assert_eq!(refused(&put("content/a?before=unknown", &body).await), (404, "M_NOT_FOUND"));
+    assert_eq!(refused(&put("content/a?before=unknown", &body).await), (400, "M_UNKNOWN"));
     assert_eq!(refused(&put("content/a?before=.m.rule.master", &body).await), (400, "M_INVALID_PARAM"));
     assert_eq!(refused(&put("content/a", &json!({})).await), (400, "M_BAD_JSON"));
     assert_eq!(refused(&put("room/no_room", &body).await), (400, "M_INVALID_PARAM"));

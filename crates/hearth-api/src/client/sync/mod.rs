@@ -6,6 +6,8 @@ mod session_end;
 mod typing;
 mod v3;
 
+pub(in crate::client) use v3::Json;
+
 use crate::route::Route;
 
 pub(crate) fn routes() -> Vec<Route> {

@@ -65,7 +65,7 @@ async fn prepare(request: Request, doors: Doors) -> Result<(SyncRequest, Session
 }
 
 /// What is JSON already.
-pub(super) struct Json(pub(super) String);
+pub(in crate::client) struct Json(pub(in crate::client) String);
 
 impl IntoResponse for Json {
     fn into_response(self) -> Response {

@@ -101,6 +101,7 @@ impl From<PushRuleError> for ApiError {
     fn from(error: PushRuleError) -> Self {
         match error {
             PushRuleError::NotFound => Self::not_found("Unknown push rule"),
+            PushRuleError::UnknownPlace => Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", error.to_string()),
             PushRuleError::Invalid(reason) => Self::invalid_param(reason),
             PushRuleError::TooMany => Self::user_limit_exceeded(error.to_string()),
             PushRuleError::Store(cause) => Self::internal(cause),

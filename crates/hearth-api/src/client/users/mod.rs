@@ -4,6 +4,7 @@ mod account_data;
 mod capabilities;
 mod errors;
 mod filters;
+mod notifications;
 mod presence;
 mod profile;
 mod push_rules;
@@ -24,6 +25,7 @@ pub(crate) fn routes() -> Vec<Route> {
         tags::routes(),
         filters::routes(),
         push_rules::routes(),
+        notifications::routes(),
         presence::routes(),
     ]
     .into_iter()

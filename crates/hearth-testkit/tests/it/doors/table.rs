@@ -313,6 +313,7 @@ fn push_rules() -> Vec<Row> {
     let rule = "/_matrix/client/v3/pushrules/global/{kind}/{ruleId}";
     let none = "/_matrix/client/v3/pushrules/global/override/none";
     vec![
+        user("GET", "/_matrix/client/v3/notifications").no_query("from=nonsense", INVALID_PARAM),
         user("GET", "/_matrix/client/v3/pushrules"),
         user("GET", "/_matrix/client/v3/pushrules/"),
         user("GET", "/_matrix/client/v3/pushrules/global"),

@@ -4,6 +4,7 @@ mod ephemeral;
 mod filters;
 mod joined;
 mod memberships;
+mod notifications;
 mod peeking;
 mod presence;
 mod traffic;

@@ -65,7 +65,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-async fn send_content(user: &User, room: &str, kind: &str, txn_id: &str, content: Value) -> String {
+pub(super) async fn send_content(user: &User, room: &str, kind: &str, txn_id: &str, content: Value) -> String {
     let (status, answer) = user.put(&room_path(room, &format!("send/{kind}/{txn_id}")), &content).await;
     assert_eq!(status, 200, "{answer}");
     answer["event_id"].as_str().expect("event_id").to_owned()
@@ -79,20 +79,20 @@ fn related(rel: &str, to: &str, body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body, "m.relates_to": { "rel_type": rel, "event_id": to } })
 }
 
-fn mentioning(body: &str, mentions: Value) -> Value {
+pub(super) fn mentioning(body: &str, mentions: Value) -> Value {
     json!({ "msgtype": "m.text", "body": body, "m.mentions": mentions })
 }
 
-async fn receipt(user: &User, room: &str, kind: &str, event_id: &str, body: Value) {
+pub(super) async fn receipt(user: &User, room: &str, kind: &str, event_id: &str, body: Value) {
     act(user, room, &format!("receipt/{kind}/{}", encoded(event_id)), body).await;
 }
 
-async fn set_rule(user: &User, rule: &str, body: Value) {
+pub(super) async fn set_rule(user: &User, rule: &str, body: Value) {
     let (status, answer) = user.put(&format!("/_matrix/client/v3/pushrules/global/{rule}"), &body).await;
     assert_eq!(status, 200, "{answer}");
 }
 
-async fn ignore(user: &User, whom: &[&User]) {
+pub(super) async fn ignore(user: &User, whom: &[&User]) {
     let list: std::collections::BTreeMap<&str, Value> =
         whom.iter().map(|user| (user.user_id.as_str(), json!({}))).collect();
     let path = format!("/_matrix/client/v3/user/{}/account_data/m.ignored_user_list", encoded(&user.user_id));
