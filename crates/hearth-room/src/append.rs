@@ -190,16 +190,30 @@ impl<'t, 'c> Appender<'t, 'c> {
         }
     }
 
-    /// The event that a transaction of this device made before.
-    pub(crate) fn of_txn(&mut self, device: DeviceNum, txn_id: &str) -> Result<Option<OwnedEventId>, StoreError> {
-        let pending = self.pending.iter().find(|p| p.txn.as_ref().is_some_and(|t| t.0 == device && &*t.1 == txn_id));
-        if let Some(pending) = pending {
+    /// The event that this device made before by the same request: with this transaction id, on the same path.
+    pub(crate) fn of_txn(
+        &mut self,
+        device: DeviceNum,
+        txn_id: &str,
+        draft: &Draft,
+    ) -> Result<Option<OwnedEventId>, StoreError> {
+        let is_same = |pdu: &Pdu| {
+            let same_target = draft.redacts.is_none() || pdu.redacts.is_none() || draft.redacts == pdu.redacts;
+            *pdu.kind == *draft.kind && same_target
+        };
+        let is_pending = |pending: &&Pending| {
+            pending.txn.as_ref().is_some_and(|txn| txn.0 == device && &*txn.1 == txn_id) && is_same(&pending.pdu)
+        };
+        if let Some(pending) = self.pending.iter().find(is_pending) {
             return Ok(Some(pending.pdu.event_id.clone()));
         }
-        match self.tx.events().of_txn(self.room.num, device, txn_id)? {
-            Some(num) => self.tx.events().id(num).map(Some),
-            None => Ok(None),
+        for num in self.tx.events().of_txn(self.room.num, device, txn_id)? {
+            let pdu = self.tx.events().pdu(&self.room, num)?;
+            if is_same(&pdu) {
+                return Ok(Some(pdu.event_id.clone()));
+            }
         }
+        Ok(None)
     }
 
     /// Decides on one draft; if it may be, it is sealed and stands at the tip. Returns its event id: that of an older event
@@ -207,7 +221,7 @@ impl<'t, 'c> Appender<'t, 'c> {
     pub(crate) fn admit(&mut self, submission: Submission) -> Decision<OwnedEventId> {
         let Submission { sender, draft, txn, ts, opaque } = submission;
         if let Some((device, txn_id)) = &txn
-            && let Some(event_id) = self.of_txn(*device, txn_id)?
+            && let Some(event_id) = self.of_txn(*device, txn_id, &draft)?
         {
             return Ok(Ok(event_id));
         }

@@ -48,7 +48,7 @@ impl Rooms {
             if annotations::is_duplicate(appender, &sender, &draft)? {
                 // A retry is no second annotation.
                 let retried = match &again {
-                    Some((device, txn_id)) => appender.of_txn(*device, txn_id)?.is_some(),
+                    Some((device, txn_id)) => appender.of_txn(*device, txn_id, &draft)?.is_some(),
                     None => false,
                 };
                 if !retried {

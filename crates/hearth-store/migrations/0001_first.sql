@@ -87,7 +87,7 @@ CREATE TABLE events (
 CREATE INDEX events_by_position ON events (room, position) WHERE position IS NOT NULL;
 CREATE INDEX events_by_order ON events (room, room_order, num);
 CREATE INDEX events_by_time ON events (room, origin_server_ts, room_order, num);
-CREATE UNIQUE INDEX events_by_txn ON events (txn_device, txn_id, room) WHERE txn_device IS NOT NULL;
+CREATE INDEX events_by_txn ON events (txn_device, txn_id, room) WHERE txn_device IS NOT NULL;
 CREATE INDEX events_of_thread ON events (thread, position) WHERE thread IS NOT NULL;
 
 CREATE TABLE event_json (num id_key(), json bytes() NOT NULL);

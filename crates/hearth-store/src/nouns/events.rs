@@ -321,10 +321,10 @@ impl Events<'_, '_> {
         Ok(nums.iter().filter_map(|num| self.tx.learned.pdu(*num).or_else(|| self.tx.caches.pdu(*num))).collect())
     }
 
-    /// The event that a device's transaction made in a room.
-    pub fn of_txn(&mut self, room: RoomNum, device: DeviceNum, txn_id: &str) -> Result<Option<EventNum>, StoreError> {
-        self.tx.one(
-            "SELECT num FROM events WHERE txn_device = $1 AND txn_id = $2 AND room = $3",
+    /// The events that a device's transactions with this id made in a room, oldest first: one for each path it came on.
+    pub fn of_txn(&mut self, room: RoomNum, device: DeviceNum, txn_id: &str) -> Result<Vec<EventNum>, StoreError> {
+        self.tx.query(
+            "SELECT num FROM events WHERE txn_device = $1 AND txn_id = $2 AND room = $3 ORDER BY num",
             &[device.into(), txn_id.as_bytes().into(), room.into()],
             |row| Ok(EventNum(row.int(0)?)),
         )

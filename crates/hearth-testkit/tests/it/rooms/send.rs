@@ -20,6 +20,35 @@ async fn a_retried_transaction_returns_the_same_event() {
     .await;
 }
 
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}
+#[tokio::test]
+async fn a_transaction_id_belongs_to_its_path() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        let room = create_room(&alice, json!({})).await;
+        let put = async |rest: &str| {
+            let path = format!("/_matrix/client/v3/rooms/{room}/{rest}");
+            let (status, answer) = alice.put(&path, &json!({ "body": "x", "msgtype": "m.text" })).await;
+            assert_eq!(status, 200, "{answer}");
+            answer["event_id"].as_str().unwrap().to_owned()
+        };
+        let message = put("send/m.room.message/t").await;
+        let other = put("send/org.example.other/t").await;
+        let redaction = put(&format!("redact/{message}/t")).await;
+        let second = put(&format!("redact/{other}/t")).await;
+        let made = [&message, &other, &redaction, &second];
+        assert!(made.iter().enumerate().all(|(i, id)| !made[..i].contains(id)), "{made:?}");
+
+        // Sent again, each is what it was, though the first two are redacted by now.
+        assert_eq!(put("send/m.room.message/t").await, message);
+        assert_eq!(put("send/org.example.other/t").await, other);
+        assert_eq!(put(&format!("redact/{message}/t")).await, redaction);
+        assert_eq!(put(&format!("redact/{other}/t")).await, second);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_cannot_be_an_event_is_refused() {
     on_each_backend(async |server| {
