@@ -72,6 +72,8 @@ struct MemberStep {
     before: Option<Membership>,
     after: Membership,
     stripped: Option<String>,
+    /// Members who are joined or invited with it.
+    counts: (i64, i64),
 }
 
 /// State events by type and state key.
@@ -446,7 +448,8 @@ impl<'t, 'c> Appender<'t, 'c> {
             Membership::Invite | Membership::Knock if local => Some(stripped::stripped_state(self, pdu)?),
             _ => None,
         };
-        Ok(Some(MemberStep { local, before, after, stripped }))
+        let counts = (self.tip.joined, self.tip.invited);
+        Ok(Some(MemberStep { local, before, after, stripped, counts }))
     }
 
     /// Writes a new room and all that was admitted; hands the transaction back.
@@ -496,8 +499,8 @@ impl<'t, 'c> Appender<'t, 'c> {
                 None => None,
             };
             let member = match (member, pdu.state_key.as_deref()) {
-                (Some(MemberStep { local, before, after, stripped }), Some(target)) => {
-                    Some(MemberChange { user: tx.intern(target)?, local, before, after, stripped })
+                (Some(MemberStep { local, before, after, stripped, counts }), Some(target)) => {
+                    Some(MemberChange { user: tx.intern(target)?, local, before, after, stripped, counts })
                 }
                 _ => None,
             };

@@ -107,6 +107,8 @@ pub struct FeedEvent {
     pub redacts: Option<EventNum>,
     /// For `m.room.member`: the user and his membership before and after.
     pub membership: Option<(UserNum, Option<crate::Membership>, crate::Membership)>,
+    /// Of such an event: the room's members who are joined and who are invited, with it.
+    pub member_counts: Option<(i64, i64)>,
 }
 
 /// A receipt as the feed carries it.

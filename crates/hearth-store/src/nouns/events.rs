@@ -209,6 +209,8 @@ pub struct MemberChange {
     pub after: Membership,
     /// For invites and knocks of local users: the stripped state, a JSON array.
     pub stripped: Option<String>,
+    /// Members of the room who are joined and who are invited, with it.
+    pub counts: (i64, i64),
 }
 
 /// Access to events.
@@ -570,6 +572,7 @@ impl Events<'_, '_> {
             replaces: event.replaces,
             redacts: event.redacts,
             membership: event.member.as_ref().map(|m| (m.user, m.before, m.after)),
+            member_counts: event.member.as_ref().map(|m| m.counts),
         })));
         publication.exec(
             "INSERT INTO events (num, room, kind, state_key, sender, standing, moved, position, room_order, depth,

@@ -1,8 +1,9 @@
 //! Answers from the window of recent changes: plain events and receipts of joined rooms, without a query.
 //!
-//! Whatever is rarer or harder (members, state that must be told apart, long timelines, special formats) is left to the store.
+//! So are people who come into rooms of many. Whatever is rarer or harder (who leaves, state that must be told apart, long
+//! timelines, special formats) is left to the store.
 
-use hearth_store::{Membership, Position};
+use hearth_store::{EventNum, Membership, Position, RoomNum, UserNum};
 
 use super::SyncRequest;
 use super::write::{self, Ephemeral};
@@ -12,6 +13,9 @@ use crate::hub::{RoomNews, RoomsNews};
 use crate::lazy::LazyMembers;
 use crate::streams::receipts::Told;
 use crate::window::LiveEvent;
+
+/// In a room with more members, nobody who comes in is one by whom the room is called.
+const FIRST_COMERS: i64 = 8;
 
 pub(super) struct Window<'a> {
     pub(super) request: &'a SyncRequest,
@@ -45,6 +49,9 @@ impl Window<'_> {
         }
         let presence = write::wanted_presence(&news.presence, filter);
         write::end(&mut out, &presence, self.reader.now_ms);
+        if filter.lazy_members {
+            lazy.note(self.request.device, news.upto, &[], &self.members(news));
+        }
         Some((out, empty && presence.is_empty()))
     }
 
@@ -63,10 +70,21 @@ impl Window<'_> {
             return Some(false);
         }
         let mut shown: Vec<(Position, &LiveEvent)> = Vec::new();
+        let mut counts = None;
         for (position, live) in &news.events {
             let event = &live.event;
-            if !live.in_line || event.membership.is_some() {
+            if !live.in_line {
                 return None;
+            }
+            match event.membership {
+                None | Some((_, Some(Membership::Join), Membership::Join)) => {}
+                // The heroes are those who came first.
+                Some((_, None | Some(Membership::Leave), Membership::Join))
+                    if event.member_counts.is_some_and(|(joined, _)| joined > FIRST_COMERS) =>
+                {
+                    counts = event.member_counts;
+                }
+                Some(_) => return None,
             }
             let passes = filter.timeline.is_open()
                 || (filter.timeline.allows_room(room_id) && filter.timeline.allows(&event.pdu));
@@ -77,7 +95,9 @@ impl Window<'_> {
             } else if !passes || all.ignored.contains(&event.sender) {
                 continue;
             }
+            let tells_of_sender = event.membership.is_some_and(|(user, _, _)| user == event.sender);
             if filter.lazy_members
+                && !tells_of_sender
                 && (filter.redundant_members
                     || !lazy.has(self.request.device, event.room, self.since, event.sender, None))
             {
@@ -109,8 +129,20 @@ impl Window<'_> {
         if let Some(badge) = badge {
             badge.write(out, filter.unread_threads);
         }
+        if let Some((joined, invited)) = counts {
+            write::key(out, "summary");
+            let invited = format_args!("\"m.invited_member_count\":{invited}");
+            write::push(out, format_args!("{{\"m.joined_member_count\":{joined},{invited}}}"));
+        }
         out.push('}');
         Some(true)
+    }
+
+    /// Members that the client is told of by their own events.
+    fn members(&self, news: &RoomsNews) -> Vec<(RoomNum, UserNum, EventNum)> {
+        let rooms = news.rooms.iter().filter(|(_, news)| self.request.filter.rooms.allows(&news.stay.room_id));
+        let events = rooms.flat_map(|(_, news)| &news.events);
+        events.filter_map(|(_, live)| Some((live.event.room, live.event.membership?.0, live.event.num))).collect()
     }
 
     fn timeline(&self, out: &mut String, shown: &[(Position, &LiveEvent)]) -> Option<()> {

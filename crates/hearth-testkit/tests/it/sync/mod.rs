@@ -1,5 +1,6 @@
 //! `/sync`: what clients see change.
 
+mod crowds;
 mod ephemeral;
 mod filters;
 mod joined;
