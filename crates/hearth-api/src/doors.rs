@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hearth_account::Accounts;
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
+use hearth_remote::Remote;
 use hearth_room::Rooms;
 use hearth_store::Store;
 use hearth_sync::{Syncs, Views};
@@ -25,6 +26,8 @@ pub struct Doors {
     pub rooms: Rooms,
     /// What clients see change.
     pub syncs: Syncs,
+    /// Other servers.
+    pub remote: Remote,
     /// Rooms as readers see them.
     pub views: Views,
     /// What we remember; handlers leave it to the others, only `/ready` asks it.
@@ -53,4 +56,6 @@ pub struct DoorOptions {
     pub default_room_version: RoomVersionId,
     /// The public directory can be read without an account.
     pub directory_open: bool,
+    /// Where other servers find us; advertised by `/.well-known/matrix/server`.
+    pub federation_address: Option<OwnedServerName>,
 }

@@ -9,6 +9,7 @@ mod cors;
 mod doors;
 pub mod error;
 mod extract;
+mod federation;
 mod limits;
 mod local;
 mod operations;

@@ -16,11 +16,12 @@ use crate::extract::has_token;
 use crate::limits::Class;
 use crate::route::{Call, Route};
 use crate::threshold::{Record, RouteRecord};
-use crate::{ApiError, Doors, Resource, RouteInfo, client, operations};
+use crate::{ApiError, Doors, Resource, RouteInfo, client, federation, operations};
 
 /// Every route that this program has.
 fn all_routes() -> Vec<Route> {
     let mut routes = client::routes();
+    routes.extend(federation::routes());
     routes.extend(operations::routes());
     routes
 }

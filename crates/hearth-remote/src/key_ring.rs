@@ -74,6 +74,8 @@ impl FoundKeys {
 pub struct KeyRing(Arc<Ring>);
 
 struct Ring {
+    /// Our own name and keys: events of our users come back to us from others.
+    own: (OwnedServerName, Arc<Vec<ServerKey>>),
     sources: KeySources,
     store: Store,
     time: WallTime,
@@ -91,8 +93,15 @@ struct Asked {
 }
 
 impl KeyRing {
-    pub(crate) fn new(sources: KeySources, store: Store, time: WallTime, patience: Patience) -> Self {
+    pub(crate) fn new(
+        own: (OwnedServerName, Vec<ServerKey>),
+        sources: KeySources,
+        store: Store,
+        time: WallTime,
+        patience: Patience,
+    ) -> Self {
         Self(Arc::new(Ring {
+            own: (own.0, Arc::new(own.1)),
             sources,
             store,
             time,
@@ -109,12 +118,13 @@ impl KeyRing {
         let ring = &self.0;
         let mut found = FoundKeys::default();
         for wanted in &wanted {
-            if let Some(keys) = ring.known.get(&wanted.server) {
+            let own = (wanted.server == ring.own.0).then(|| ring.own.1.clone());
+            if let Some(keys) = own.or_else(|| ring.known.get(&wanted.server)) {
                 found.0.insert(wanted.server.clone(), keys);
             }
         }
         let mut missing = wanted;
-        missing.retain(|wanted| !found.has(wanted));
+        missing.retain(|wanted| wanted.server != ring.own.0 && !found.has(wanted));
         self.recall(&mut missing, &mut found).await?;
         if !missing.is_empty() {
             self.ask(missing, &mut found, ring.sources.has_notaries()).await;

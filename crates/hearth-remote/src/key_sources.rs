@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
@@ -11,7 +12,7 @@ use http::{Request, StatusCode};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::key_document::{DocumentError, ToldKeys, signed_with};
+use crate::key_document::{BASE64, DocumentError, ToldKeys, signed_with};
 use crate::{Discovery, HttpClient, HttpError, KeyRing, Limits, Manner};
 
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), response_bytes: 256 * 1024 };
@@ -26,6 +27,14 @@ pub struct Notary {
     pub server: OwnedServerName,
     /// Its keys by id. If there are none here, what it says of itself is believed.
     pub keys: BTreeMap<String, [u8; 32]>,
+}
+
+impl Notary {
+    /// Reads a key as settings have it: an id and base64.
+    pub fn key(id: &str, base64: &str) -> Option<[u8; 32]> {
+        let key = BASE64.decode(base64).ok()?.try_into().ok()?;
+        id.starts_with("ed25519:").then_some(key)
+    }
 }
 
 /// Why a server's own word is not to be had.

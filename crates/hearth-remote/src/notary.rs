@@ -12,7 +12,7 @@ use crate::remote::Inner;
 /// Our keys are good for so long after somebody asked.
 const OWN_VALIDITY: i64 = 24 * 3_600_000;
 /// We answer about so many servers at once.
-const MOST_SERVERS: usize = 500;
+const MOST_SERVERS: usize = 100;
 
 impl Remote {
     /// Our own keys, signed: what `/_matrix/key/v2/server` answers.

@@ -10,7 +10,7 @@ use hearth_matrix::ruma::api::federation::authentication::ServerSignatures;
 use hearth_matrix::ruma::api::path_builder::PathBuilder;
 use hearth_matrix::ruma::api::{IncomingResponse, IncomingResponseExt as _, OutgoingBody as _, OutgoingRequest};
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
-use hearth_store::{Destination, Noun, OwnKey, Store, StoreError, WallTime};
+use hearth_store::{Destination, Noun, OwnKey, ServerKey, Store, StoreError, WallTime};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, Response, StatusCode, Uri};
 use quick_cache::sync::Cache;
@@ -190,7 +190,14 @@ impl Remote {
             notaries,
             may_ask: Box::new(move |server| *server != ourselves && may_ask.allow(server)),
         };
-        let keys = KeyRing::new(sources, store.clone(), time.clone(), patience);
+        let own = own_keys.iter().map(|own| ServerKey {
+            key_id: own.key_id.clone(),
+            public_key: own.public_key,
+            valid_until_ts: i64::MAX,
+            expired_ts: own.expired_ts,
+            from_itself: true,
+        });
+        let keys = KeyRing::new((server_name.clone(), own.collect()), sources, store.clone(), time.clone(), patience);
         let alive = Cache::new(MOST_ALIVE);
         Ok(Self(Arc::new(Inner {
             server_name,
@@ -289,6 +296,7 @@ impl Remote {
         let whole = self.exchange(server, request, signed, options.limits);
         // Discovery's time counts, too.
         let outcome = tokio::time::timeout(options.limits.timeout, whole).await.unwrap_or(Err(RemoteError::Timeout));
+        metrics::counter!("hearth_remote_requests_total", "outcome" => outcome_name(&outcome)).increment(1);
         match &outcome {
             Err(error) if error.is_failure() => self.failed(server, begun, error.to_string()).await?,
             Err(RemoteError::Request(_)) => {}
@@ -380,6 +388,20 @@ impl Remote {
             }
         });
         write.await
+    }
+}
+
+fn outcome_name<T>(outcome: &Result<T, RemoteError>) -> &'static str {
+    match outcome {
+        Ok(_) => "answered",
+        Err(RemoteError::Refused { status, .. }) if status.is_server_error() => "failed",
+        Err(RemoteError::Refused { .. }) => "refused",
+        Err(RemoteError::Unresolvable(_)) => "unresolvable",
+        Err(RemoteError::Unreachable(_)) => "unreachable",
+        Err(RemoteError::Tls(_)) => "tls",
+        Err(RemoteError::Timeout) => "timeout",
+        Err(RemoteError::TooLarge(_)) => "too_large",
+        Err(_) => "other",
     }
 }
 

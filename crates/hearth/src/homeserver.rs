@@ -5,6 +5,10 @@ use std::sync::Arc;
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
 use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger};
+use hearth_matrix::SigningKey;
+use hearth_remote::{
+    AddressFilter, HttpClient, Notary, Patience, Remote, RemoteConfig, ServerRules, SystemNames, TlsRoots,
+};
 use hearth_room::{Rooms, RoomsConfig};
 use hearth_store::{DatabaseUrl, Noun, Store, StoreError, StoreOptions, WallTime};
 use hearth_sync::{Syncs, Views};
@@ -51,6 +55,9 @@ pub enum StartError {
         /// What is wrong.
         cause: StoreError,
     },
+    /// What is needed to talk with others.
+    #[error("talking with other servers: {0}")]
+    Remote(String),
     /// The database is another server's.
     #[error("the database {database} is that of {owner}; `server_name` can't become {server_name}")]
     OtherServer {
@@ -81,6 +88,7 @@ impl Homeserver {
         let (signing_key, first_start) = data_dir.signing_key()?;
         let metrics = Metrics::of_process();
         let store = open_store(settings).await?;
+        let remote = open_remote(settings, data_dir.signing_key()?.0, &store, &time).await?;
         let rooms = Rooms::new(
             RoomsConfig {
                 server_name: settings.server_name.clone(),
@@ -108,6 +116,7 @@ impl Homeserver {
             presence,
             rooms,
             syncs,
+            remote,
             views: Views::new(store.clone(), time.clone()),
             store,
             options: Arc::new(door_options(settings)),
@@ -226,6 +235,44 @@ async fn open_store(settings: &Settings) -> Result<Store, StartError> {
     Ok(store)
 }
 
+async fn open_remote(
+    settings: &Settings,
+    signing_key: SigningKey,
+    store: &Store,
+    time: &WallTime,
+) -> Result<Remote, StartError> {
+    let outbound = &settings.outbound;
+    let failed = |cause: &dyn std::fmt::Display| StartError::Remote(cause.to_string());
+    let mut roots = TlsRoots::system();
+    for path in &outbound.trusted_ca {
+        roots.add_file(path).map_err(|cause| failed(&cause))?;
+    }
+    let filter = AddressFilter::new(outbound.ip_range_allow.clone(), outbound.ip_range_deny.clone());
+    let names = Arc::new(SystemNames::new().map_err(|cause| failed(&cause))?);
+    let client = HttpClient::new(names, filter, roots).map_err(|cause| failed(&cause))?;
+    let federation = &settings.federation;
+    let config = RemoteConfig {
+        server_name: settings.server_name.clone(),
+        signing_key,
+        servers: ServerRules {
+            enabled: federation.enabled,
+            allowed: federation.allowed_servers.clone(),
+            denied: federation.denied_servers.clone(),
+        },
+        notaries: settings
+            .trusted_key_servers
+            .iter()
+            .map(|(server, keys)| {
+                let keys = keys.iter().filter_map(|(id, key)| Some((id.clone(), Notary::key(id, key)?)));
+                Notary { server: server.clone(), keys: keys.collect() }
+            })
+            .collect(),
+        patience: Patience::default(),
+    };
+    let opened = Remote::open(config, client, store.clone(), time.clone()).await;
+    opened.map_err(|cause| StartError::Store { database: settings.database().to_string(), cause })
+}
+
 /// Whose database it is; a new one becomes ours.
 async fn owner(store: &Store, server_name: String) -> Result<String, StoreError> {
     if let Some(owner) = store.read(|tx| tx.identity().server_name()).await? {
@@ -245,6 +292,7 @@ fn door_options(settings: &Settings) -> DoorOptions {
         public_url: settings.public_url.as_ref().map(|url| url.as_str().to_owned()),
         default_room_version: settings.rooms.default_version.clone(),
         directory_open: settings.directory.open,
+        federation_address: settings.federation.address.clone(),
     }
 }
 

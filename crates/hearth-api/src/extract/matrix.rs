@@ -36,7 +36,10 @@ impl<T: IncomingRequest, S: Sync> FromRequest<S> for Matrix<T> {
 }
 
 // Apart, so that what the future holds while it waits for the body stays small.
-fn decode<T: IncomingRequest>(request: http::Request<&[u8]>, path: &RawPathParams) -> Result<Matrix<T>, ApiError> {
+pub(super) fn decode<T: IncomingRequest>(
+    request: http::Request<&[u8]>,
+    path: &RawPathParams,
+) -> Result<Matrix<T>, ApiError> {
     let path: Vec<&str> = path.iter().map(|(_, value)| value).collect();
     let body = *request.body();
     T::try_from_http_request(request, &path).map(Matrix).map_err(|error| match error {

@@ -7,6 +7,7 @@ mod matrix;
 mod path;
 mod query;
 mod sender;
+mod signed;
 
 pub(crate) use body::BODY_SIZE_BYTES;
 pub use body::JsonBody;
@@ -16,3 +17,4 @@ pub(crate) use path::PathOf;
 pub(crate) use query::QueryOf;
 pub(crate) use sender::{Administrator, EvenLocked, has_token};
 pub use sender::{OptionalSender, Sender};
+pub(crate) use signed::Signed;

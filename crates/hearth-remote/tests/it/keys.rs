@@ -226,6 +226,7 @@ async fn our_own_keys_are_told_with_old_ones() {
     let mut config = world.config(&us);
     config.signing_key = hearth_matrix::SigningKey::from_seed([7; 32], "2").unwrap();
     let second = Remote::open(config, world.client(), store, time).await.unwrap();
+    assert!(has(&second, &us, Some(NOW + 5)).await && !has(&second, &us, Some(NOW + 6)).await);
     let told: Value = serde_json::from_str(&second.own_keys().unwrap()).unwrap();
     assert_eq!(told["old_verify_keys"]["ed25519:1"]["expired_ts"], json!(NOW + 5));
     assert!(told["verify_keys"]["ed25519:2"].is_object() && told["verify_keys"].as_object().unwrap().len() == 1);

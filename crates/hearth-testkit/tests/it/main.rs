@@ -6,6 +6,7 @@ mod bounds;
 mod chat;
 mod doors;
 mod errors;
+mod federation;
 mod guests;
 mod limits;
 mod listeners;

@@ -80,7 +80,7 @@ section! {
         rate_limits: RateLimits = RateLimits::default(),
         /// Application services: bridges and bots.
         appservices: Appservices = Appservices::default(),
-        /// Servers that vouch for the signing keys of others, by name: a table of key id to public key, which may be empty. Not used yet.
+        /// Servers that vouch for the signing keys of others, by name: a table of key id to public key; if that is empty, what such a server says of itself is believed.
         trusted_key_servers: BTreeMap<OwnedServerName, BTreeMap<String, String>> = BTreeMap::new(),
         /// Images and other files.
         media: Media = Media::default(),
@@ -131,7 +131,7 @@ section! {
 }
 
 section! {
-    /// Connections to others. Not built yet: its keys are taken, and change nothing.
+    /// Connections to others.
     Outbound {
         /// Certificates of authorities that are trusted beside the system's.
         trusted_ca: Vec<PathBuf> = Vec::new(),
@@ -143,10 +143,16 @@ section! {
 }
 
 section! {
-    /// Talking to other servers. Not built yet: its keys are taken, and change nothing.
+    /// Talking to other servers. Not whole yet: servers find each other and learn each other's keys, and share no rooms.
     Federation {
         /// Talk to other servers.
         enabled: bool = true,
+        /// Host and port where other servers reach this one, if that is not port 8448 of `server_name`; `/.well-known/matrix/server` tells them.
+        address: Option<OwnedServerName> = None,
+        /// Servers to talk with, by patterns of their names such as `*.example.org`; without any, all but those below.
+        allowed_servers: Option<Vec<String>> = None,
+        /// Servers never to talk with, by such patterns.
+        denied_servers: Vec<String> = Vec::new(),
     }
 }
 
@@ -277,6 +283,12 @@ impl Settings {
             if self.listeners[..at].iter().any(|other| other.bind == listener.bind && !has_port_zero(&other.bind)) {
                 found
                     .push((format!("listeners[{at}].bind"), format!("{} is taken by another listener", listener.bind)));
+            }
+        }
+        for (server, keys) in &self.trusted_key_servers {
+            for (id, _) in keys.iter().filter(|(id, key)| hearth_remote::Notary::key(id, key).is_none()) {
+                let place = format!("trusted_key_servers.\"{server}\".\"{id}\"");
+                found.push((place, "is no Ed25519 key: an id `ed25519:…`, and 32 bytes in base64".to_owned()));
             }
         }
         found

@@ -180,7 +180,7 @@ pub(super) fn default_server_name() -> OwnedServerName {
 
 /// Addresses that are not of the public Internet: private, local, reserved, multicast.
 pub(super) fn address_ranges() -> Vec<IpNet> {
-    const RANGES: [&str; 24] = [
+    const RANGES: [&str; 27] = [
         "0.0.0.0/8",
         "10.0.0.0/8",
         "100.64.0.0/10",
@@ -199,6 +199,9 @@ pub(super) fn address_ranges() -> Vec<IpNet> {
         "::/128",
         "::1/128",
         "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/32",
         "2001:db8::/32",
         "2002::/16",
         "fc00::/7",

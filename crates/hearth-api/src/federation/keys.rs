@@ -1,0 +1,62 @@
+//! Signing keys: our own, and those of others for which we vouch.
+//!
+//! Spec: server-server API, "Retrieving server keys".
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use hearth_matrix::ruma::api::federation::discovery::{get_remote_server_keys, get_remote_server_keys_batch};
+use hearth_matrix::ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName};
+use http::{Method, header};
+
+use crate::route::{Route, route};
+use crate::{ApiError, Doors, Matrix};
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![
+        Route::at(Method::GET, "/_matrix/key/v2/server", own_keys).and_at("/_matrix/key/v2/server/{keyId}"),
+        route(keys_of),
+        route(keys_of_many),
+    ]
+}
+
+/// `GET /_matrix/key/v2/server`, and as old servers ask, with the id of a key, which changes nothing.
+async fn own_keys(State(doors): State<Doors>) -> Result<Response, ApiError> {
+    Ok(json(doors.remote.own_keys().map_err(ApiError::internal)?))
+}
+
+/// `GET /_matrix/key/v2/query/{serverName}`
+async fn keys_of(
+    State(doors): State<Doors>,
+    Matrix(request): Matrix<get_remote_server_keys::v2::Request>,
+) -> Result<Response, ApiError> {
+    let until = request.minimum_valid_until_ts;
+    vouch(&doors, BTreeMap::from([(request.server_name, milliseconds(until))])).await
+}
+
+/// `POST /_matrix/key/v2/query`
+async fn keys_of_many(
+    State(doors): State<Doors>,
+    Matrix(request): Matrix<get_remote_server_keys_batch::v2::Request>,
+) -> Result<Response, ApiError> {
+    let latest = |keys: BTreeMap<_, get_remote_server_keys_batch::v2::QueryCriteria>| {
+        let times = keys.into_values().filter_map(|criteria| criteria.minimum_valid_until_ts);
+        times.map(milliseconds).max().unwrap_or(0)
+    };
+    vouch(&doors, request.server_keys.into_iter().map(|(server, keys)| (server, latest(keys))).collect()).await
+}
+
+async fn vouch(doors: &Doors, wanted: BTreeMap<OwnedServerName, i64>) -> Result<Response, ApiError> {
+    let documents = doors.remote.vouch(wanted).await.map_err(ApiError::internal)?;
+    Ok(json(format!("{{\"server_keys\":[{}]}}", documents.join(","))))
+}
+
+fn milliseconds(ts: MilliSecondsSinceUnixEpoch) -> i64 {
+    i64::try_from(u64::from(ts.get())).unwrap_or(i64::MAX)
+}
+
+/// As it was signed, byte for byte.
+fn json(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
