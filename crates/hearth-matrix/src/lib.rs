@@ -21,6 +21,7 @@ pub mod push;
 pub mod redact;
 pub mod resolution;
 pub mod signatures;
+mod template;
 #[cfg(test)]
 mod testing;
 mod version;
@@ -32,5 +33,6 @@ pub use self::{
     membership::Membership,
     pdu::{MAX_ID_BYTES, MAX_PDU_BYTES, Pdu, PduError},
     power_levels::{Level, PowerLevels},
+    template::{Completion, complete, template_of},
     version::{DEFAULT_VERSION, RoomVersionRules, SUPPORTED_VERSIONS, rules},
 };

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Why the signatures of an event do not suffice.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VerifyError {
     /// The event's JSON or an id in it cannot be read.
     #[error("malformed event")]

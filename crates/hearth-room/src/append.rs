@@ -9,8 +9,8 @@ use std::sync::Arc;
 use hearth_matrix::ruma::{OwnedEventId, OwnedUserId, UserId};
 use hearth_matrix::{Draft, Pdu, Place, PowerLevels, RoomVersionRules, V1Place, auth, canonical, hash, seal};
 use hearth_store::{
-    DeviceNum, EventNum, EventPush, MemberChange, Membership, NewEvent, RoomRecord, StateKey, StoreError, Tip, Tx,
-    Visibility,
+    DecidedMember, DeviceNum, EventNum, EventPush, KeptEvent, MemberChange, Membership, NewEvent, RoomRecord,
+    SnapshotNum, Standing, StateKey, StoreError, Tip, Tx, Visibility,
 };
 use rustc_hash::FxHashMap;
 
@@ -18,7 +18,7 @@ use crate::unread::{Thread, ThreadCounts};
 use crate::{RoomError, RoomsConfig, stripped};
 
 /// `prev_events` of one event at most; a dummy event would merge the rest.
-const PREV_EVENTS: usize = 10;
+pub(crate) const PREV_EVENTS: usize = 10;
 
 /// An answer that the store could give; refusals are values.
 pub(crate) type Decision<T> = Result<Result<T, RoomError>, StoreError>;
@@ -39,41 +39,65 @@ pub(crate) struct Submission {
 pub(crate) struct Appender<'t, 'c> {
     pub(crate) tx: &'t mut Tx<'c>,
     pub(crate) room: Arc<RoomRecord>,
-    config: &'t RoomsConfig,
-    tip: Tip,
-    pending: Vec<Pending>,
+    pub(crate) config: &'t RoomsConfig,
+    pub(crate) tip: Tip,
+    pub(crate) pending: Vec<Pending>,
     /// State that pending events have set.
     overlay: Overlay,
     /// Ids of the forward extremities, in the order of the tip.
-    extremity_ids: Vec<OwnedEventId>,
+    pub(crate) extremity_ids: Vec<OwnedEventId>,
     threads: ThreadCounts,
 }
 
-/// An admitted event. What needs writing to be known (numbers, snapshots) is found when it is written.
-struct Pending {
-    num: EventNum,
-    pdu: Arc<Pdu>,
-    prev_events: Vec<EventNum>,
-    auth_events: Vec<EventNum>,
-    visibility: Visibility,
-    room_order: i64,
-    push: EventPush,
-    unread: i64,
-    thread: Option<Thread>,
-    reads: bool,
-    txn: Option<(DeviceNum, Arc<str>)>,
-    redacts: Option<EventNum>,
-    replaces: Option<EventNum>,
-    member: Option<MemberStep>,
+/// An admitted event. What needs writing to be known (snapshots) is found when the appender settles.
+pub(crate) struct Pending {
+    pub(crate) num: EventNum,
+    pub(crate) pdu: Arc<Pdu>,
+    pub(crate) standing: Standing,
+    pub(crate) prev_events: Vec<EventNum>,
+    pub(crate) auth_events: Vec<EventNum>,
+    pub(crate) snapshots: Option<Snapshots>,
+    pub(crate) visibility: Visibility,
+    pub(crate) room_order: i64,
+    pub(crate) counted: Counted,
+    pub(crate) txn: Option<(DeviceNum, Arc<str>)>,
+    pub(crate) redacts: Option<EventNum>,
+    pub(crate) redacted_by: Option<EventNum>,
+    pub(crate) replaces: Option<EventNum>,
+    pub(crate) member: Option<MemberStep>,
+    pub(crate) decided: Vec<DecidedMember>,
+    pub(crate) aside: bool,
 }
 
-struct MemberStep {
-    local: bool,
-    before: Option<Membership>,
-    after: Membership,
-    stripped: Option<String>,
+/// What an event means to those who have not read it.
+#[derive(Default)]
+pub(crate) struct Counted {
+    push: EventPush,
+    /// Running count of the main timeline.
+    unread: i64,
+    thread: Option<Thread>,
+    /// Its sender is ours and has read so far.
+    reads: bool,
+}
+
+/// The states around a pending event.
+#[derive(Clone, Copy)]
+pub(crate) struct Snapshots {
+    /// Before it; none for the create event.
+    pub(crate) before: Option<SnapshotNum>,
+    /// Of state events that stand: after it on its own branch.
+    pub(crate) after: Option<SnapshotNum>,
+    /// The room's current state after it, if it moved.
+    pub(crate) current: Option<SnapshotNum>,
+}
+
+pub(crate) struct MemberStep {
+    pub(crate) local: bool,
+    pub(crate) before: Option<Membership>,
+    pub(crate) after: Membership,
+    pub(crate) stripped: Option<String>,
     /// Members who are joined or invited with it.
-    counts: (i64, i64),
+    pub(crate) counts: (i64, i64),
 }
 
 /// State events by type and state key.
@@ -181,7 +205,7 @@ impl<'t, 'c> Appender<'t, 'c> {
     /// The thread of a pending event; none if there is no such event.
     pub(crate) fn pending_thread(&self, event_id: &OwnedEventId) -> Option<Option<OwnedEventId>> {
         let pending = self.pending.iter().find(|pending| pending.pdu.event_id == *event_id)?;
-        Some(pending.thread.as_ref().map(|thread| thread.root.clone()))
+        Some(pending.counted.thread.as_ref().map(|thread| thread.root.clone()))
     }
 
     /// The running count of a thread, pending events included.
@@ -221,6 +245,9 @@ impl<'t, 'c> Appender<'t, 'c> {
     /// Decides on one draft; if it may be, it is sealed and stands at the tip. Returns its event id: that of an older event
     /// if this is a transaction sent again, or state that stands already.
     pub(crate) fn admit(&mut self, submission: Submission) -> Decision<OwnedEventId> {
+        if self.extremity_ids.len() > PREV_EVENTS {
+            return self.admit_on_newest(submission);
+        }
         let Submission { sender, draft, txn, ts, opaque } = submission;
         if let Some((device, txn_id)) = &txn
             && let Some(event_id) = self.of_txn(*device, txn_id, &draft)?
@@ -296,7 +323,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             }
         }
         let reference_hash = |id: &hearth_matrix::ruma::EventId| referenced.get(id).cloned();
-        let prev_events = &self.extremity_ids[..self.extremity_ids.len().min(PREV_EVENTS)];
+        let prev_events = &self.extremity_ids[..];
         let place = Place {
             room_id: names_room.then_some(&*self.room.room_id),
             sender,
@@ -365,19 +392,12 @@ impl<'t, 'c> Appender<'t, 'c> {
         txn: Option<(DeviceNum, Arc<str>)>,
     ) -> Result<(), StoreError> {
         let num = self.tx.events().next_num()?;
-        let visibility = match self.state("m.room.history_visibility", "")? {
-            Some((_, event)) => history_visibility(&event),
-            None => Visibility::Shared,
-        };
-        // Who may see the room before it, or after it, may see that this changes.
-        let visibility = match pdu.is_state("m.room.history_visibility", "") {
-            true => visibility.or(history_visibility(&pdu)),
-            false => visibility,
-        };
+        let setting = self.state("m.room.history_visibility", "")?;
+        let visibility = visibility_at(&pdu, setting.as_ref().map(|(_, event)| &**event));
         let member = match pdu.state_pair() {
             Some(("m.room.member", target)) => {
                 let target = target.to_owned();
-                self.member_change(&pdu, &target, replaced.as_ref())?
+                self.member_step(&pdu, &target, replaced.as_ref())?
             }
             _ => None,
         };
@@ -388,9 +408,33 @@ impl<'t, 'c> Appender<'t, 'c> {
         if let Some((kind, key)) = pdu.state_pair() {
             self.overlay.insert((kind.into(), key.into()), (num, pdu.clone()));
         }
-        let push = self.push(&pdu)?;
+        let counted = self.count(&pdu, member.as_ref())?;
+        self.pending.push(Pending {
+            num,
+            standing: Standing::Live,
+            snapshots: None,
+            redacted_by: None,
+            decided: Vec::new(),
+            aside: false,
+            prev_events,
+            auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
+            visibility,
+            room_order: self.tip.room_order,
+            counted,
+            txn,
+            redacts,
+            replaces: replaced.map(|(num, _)| num),
+            member,
+            pdu,
+        });
+        Ok(())
+    }
+
+    /// Counts an event for those who have not read it.
+    pub(crate) fn count(&mut self, pdu: &Pdu, member: Option<&MemberStep>) -> Result<Counted, StoreError> {
+        let push = self.push(pdu)?;
         let counts = i64::from(push.outcome > 0);
-        let thread = match self.thread_of(&pdu)? {
+        let thread = match self.thread_of(pdu)? {
             Some(root) => {
                 let unread = self.count_of_thread(&root)? + counts;
                 self.threads.insert(root.clone(), unread);
@@ -402,28 +446,12 @@ impl<'t, 'c> Appender<'t, 'c> {
             }
         };
         // A change of one's profile, which reaches all rooms, says nothing of what one has read.
-        let is_profile = member.as_ref().is_some_and(|member| member.before == Some(member.after));
+        let is_profile = member.is_some_and(|member| member.before == Some(member.after));
         let reads = !is_profile && self.is_ours(&pdu.sender);
-        self.pending.push(Pending {
-            num,
-            prev_events: prev_events.into_iter().take(PREV_EVENTS).collect(),
-            auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
-            visibility,
-            room_order: self.tip.room_order,
-            push,
-            unread: self.tip.unread,
-            thread,
-            reads,
-            txn,
-            redacts,
-            replaces: replaced.map(|(num, _)| num),
-            member,
-            pdu,
-        });
-        Ok(())
+        Ok(Counted { push, unread: self.tip.unread, thread, reads })
     }
 
-    fn member_change(
+    fn member_step(
         &mut self,
         pdu: &Pdu,
         target: &str,
@@ -432,6 +460,17 @@ impl<'t, 'c> Appender<'t, 'c> {
         let Some(after) = pdu.membership().and_then(Membership::from_spec) else { return Ok(None) };
         let before = replaced.and_then(|(_, old)| old.membership()).and_then(Membership::from_spec);
         let Ok(user_id) = <&UserId>::try_from(target) else { return Ok(None) };
+        let local = self.count_member(user_id, before, after);
+        let stripped = match after {
+            Membership::Invite | Membership::Knock if local => Some(stripped::stripped_state(self, pdu)?),
+            _ => None,
+        };
+        let counts = (self.tip.joined, self.tip.invited);
+        Ok(Some(MemberStep { local, before, after, stripped, counts }))
+    }
+
+    /// Counts a member whose membership changes; whether he is ours.
+    pub(crate) fn count_member(&mut self, user_id: &UserId, before: Option<Membership>, after: Membership) -> bool {
         let local = user_id.server_name() == &*self.config.server_name;
         for (membership, by) in before.map(|m| (m, -1)).into_iter().chain([(after, 1)]) {
             match membership {
@@ -444,12 +483,7 @@ impl<'t, 'c> Appender<'t, 'c> {
                 Membership::Leave | Membership::Ban => {}
             }
         }
-        let stripped = match after {
-            Membership::Invite | Membership::Knock if local => Some(stripped::stripped_state(self, pdu)?),
-            _ => None,
-        };
-        let counts = (self.tip.joined, self.tip.invited);
-        Ok(Some(MemberStep { local, before, after, stripped, counts }))
+        local
     }
 
     /// Writes a new room and all that was admitted; hands the transaction back.
@@ -459,34 +493,51 @@ impl<'t, 'c> Appender<'t, 'c> {
         self.write()
     }
 
+    /// Finds the states around what is pending. Afterwards the tip has the room's current state, nothing stands in front of it.
+    pub(crate) fn settle(&mut self) -> Result<(), StoreError> {
+        for pending in self.pending.iter_mut().filter(|pending| pending.snapshots.is_none()) {
+            self.tx.events().foresee(pending.num, &pending.pdu);
+            let before = self.tip.snapshot;
+            let mut after = None;
+            if let Some((kind, key)) = pending.pdu.state_pair() {
+                let place = StateKey { kind: self.tx.intern(kind)?, state_key: self.tx.intern(key)? };
+                after = Some(self.tx.state().apply(self.room.num, before, &[(place, Some(pending.num))])?);
+                self.tip.snapshot = after;
+            }
+            pending.snapshots = Some(Snapshots { before, after, current: after });
+        }
+        self.overlay.clear();
+        Ok(())
+    }
+
     /// Writes all that was admitted, and moves the tip; hands the transaction back.
-    pub(crate) fn write(self) -> Result<&'t mut Tx<'c>, StoreError> {
-        let Self { tx, room, mut tip, pending, .. } = self;
+    pub(crate) fn write(mut self) -> Result<&'t mut Tx<'c>, StoreError> {
+        self.settle()?;
+        let Self { tx, room, tip, pending, .. } = self;
         let mut events: Vec<NewEvent> = Vec::with_capacity(pending.len());
         for Pending {
             num,
             pdu,
+            standing,
             prev_events,
             auth_events,
+            snapshots,
             visibility,
             room_order,
-            push,
-            unread,
-            thread,
-            reads,
+            counted: Counted { push, unread, thread, reads },
             txn,
             redacts,
+            redacted_by,
             replaces,
             member,
+            decided,
+            aside,
         } in pending
         {
-            let snapshot_before = tip.snapshot;
-            let mut snapshot_after = None;
-            if let Some((kind, key)) = pdu.state_pair() {
-                let place = StateKey { kind: tx.intern(kind)?, state_key: tx.intern(key)? };
-                snapshot_after = Some(tx.state().apply(room.num, tip.snapshot, &[(place, Some(num))])?);
-                tip.snapshot = snapshot_after;
-            }
+            let Some(Snapshots { before: snapshot_before, after: state_after, current: snapshot_after }) = snapshots
+            else {
+                continue; // All are settled.
+            };
             let relates_to = match relation(&pdu) {
                 Some((parent, rel)) => {
                     let in_batch = events.iter().find(|event| event.pdu.event_id == parent).map(|event| event.num);
@@ -498,10 +549,25 @@ impl<'t, 'c> Appender<'t, 'c> {
                 }
                 None => None,
             };
+            if standing != Standing::Live {
+                let kept = KeptEvent {
+                    num,
+                    pdu,
+                    standing,
+                    prev_events,
+                    auth_events,
+                    snapshot_before,
+                    snapshot_after: state_after,
+                    visibility,
+                    room_order,
+                    redacted_by,
+                    relates_to: None,
+                };
+                tx.events().keep(&room, &kept)?;
+                continue;
+            }
             let member = match (member, pdu.state_key.as_deref()) {
-                (Some(MemberStep { local, before, after, stripped, counts }), Some(target)) => {
-                    Some(MemberChange { user: tx.intern(target)?, local, before, after, stripped, counts })
-                }
+                (Some(step), Some(target)) => member_change(tx, target, step)?,
                 _ => None,
             };
             let unread_thread = thread.as_ref().map_or(0, |thread| thread.unread);
@@ -527,6 +593,8 @@ impl<'t, 'c> Appender<'t, 'c> {
                 auth_events,
                 snapshot_before,
                 snapshot_after,
+                state_after,
+                aside,
                 visibility,
                 room_order,
                 push,
@@ -536,10 +604,12 @@ impl<'t, 'c> Appender<'t, 'c> {
                 joins,
                 txn,
                 redacts,
+                redacted_by,
                 relates_to,
                 thread,
                 replaces,
                 member,
+                decided,
             });
         }
         tx.events().append(&room, &events, &tip)?;
@@ -547,8 +617,30 @@ impl<'t, 'c> Appender<'t, 'c> {
     }
 }
 
+/// What a member event does, as the store wants to know it.
+pub(crate) fn member_change(
+    tx: &mut Tx<'_>,
+    target: &str,
+    step: MemberStep,
+) -> Result<Option<MemberChange>, StoreError> {
+    let Ok(user_id) = <&UserId>::try_from(target) else { return Ok(None) };
+    let MemberStep { local, before, after, stripped, counts } = step;
+    let server = tx.intern(user_id.server_name().as_str())?;
+    Ok(Some(MemberChange { user: tx.intern(target)?, server, local, before, after, stripped, counts }))
+}
+
 fn canonical_content(draft: &Draft) -> String {
     serde_json::to_string(&draft.content).unwrap_or_default()
+}
+
+/// The history visibility at an event, by the setting before it. Who may see the room before it is changed, or after, may see
+/// that it changes.
+pub(crate) fn visibility_at(pdu: &Pdu, setting: Option<&Pdu>) -> Visibility {
+    let before = setting.map_or(Visibility::Shared, history_visibility);
+    match pdu.is_state("m.room.history_visibility", "") {
+        true => before.or(history_visibility(pdu)),
+        false => before,
+    }
 }
 
 fn history_visibility(event: &Pdu) -> Visibility {
@@ -561,7 +653,7 @@ fn history_visibility(event: &Pdu) -> Visibility {
 }
 
 /// Events that other events can name as what allows them.
-fn is_auth_event(pdu: &Pdu) -> bool {
+pub(crate) fn is_auth_event(pdu: &Pdu) -> bool {
     pdu.state_key.is_some()
         && matches!(
             &*pdu.kind,

@@ -12,7 +12,7 @@ use hearth_store::{Noun, Store, Tx};
 use serde_json::json;
 
 use crate::append::{Appender, Decision, Submission};
-use crate::{RoomError, Rooms, RoomsConfig, member_content, membership, random_letters};
+use crate::{RoomError, Rooms, RoomsConfig, member_content, membership};
 
 /// Which rules a new room starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +64,11 @@ impl Rooms {
             return Err(RoomError::Remote(remote.to_string()));
         }
         let alias = request.alias_localpart.as_deref().map(|localpart| alias(localpart, &config)).transpose()?;
-        let opaque = (0..request.initial_state.len() + request.invite.len() + 16).map(|_| random_letters(18)).collect();
+        let opaque = (0..request.initial_state.len() + request.invite.len() + 16)
+            .map(|_| self.inner.chance.letters(18))
+            .collect();
         let room = NewRoom {
-            random_id: OwnedRoomId::try_from(format!("!{}:{}", random_letters(18), config.server_name))
+            random_id: OwnedRoomId::try_from(format!("!{}:{}", self.inner.chance.letters(18), config.server_name))
                 .map_err(|error| RoomError::InvalidParam(error.to_string()))?,
             ts: self.inner.time.now_ms(),
             request,

@@ -6,15 +6,18 @@
 
 mod annotations;
 mod append;
+mod chance;
 mod create;
 mod directory;
 mod error;
 mod guests;
+mod inbound;
 mod member_content;
 mod membership;
 mod mutual_rooms;
 mod profile;
 mod receipts;
+mod resolution;
 mod send;
 mod stripped;
 mod turn;
@@ -30,6 +33,10 @@ use hearth_store::{Store, WallTime};
 pub use create::{CreateRoom, Preset};
 pub use directory::{DirectoryFilter, DirectoryPage, DirectoryRoom};
 pub use error::RoomError;
+pub use inbound::{
+    Answer, Dropped, JoinAnswer, MissingEvents, Neighbours, Received, StateAt, StateBefore, StateIdsAt, Template,
+    Unanswered, Verdict, WantedKey, Welcomed,
+};
 pub use membership::MemberAction;
 pub use mutual_rooms::MutualRooms;
 pub use receipts::{NewReceipt, ReadMarkers};
@@ -59,14 +66,26 @@ pub(crate) struct Inner {
     pub(crate) time: WallTime,
     pub(crate) turns: turn::Turns,
     pub(crate) typing: Typing,
+    pub(crate) inbound: inbound::Inbound,
+    pub(crate) chance: Arc<chance::Chance>,
 }
 
 impl Rooms {
     /// Over a store.
     pub fn new(config: RoomsConfig, store: Store, time: WallTime) -> Self {
-        let config = Arc::new(config);
-        let turns = turn::Turns::new(store.clone(), config.clone());
-        Self { inner: Arc::new(Inner { config, store, time, turns, typing: Typing::default() }) }
+        Self::build(config, store, time, chance::Chance::system())
+    }
+
+    /// With ids that are the same for the same seed: for simulations, as anybody could guess them.
+    pub fn seeded(config: RoomsConfig, store: Store, time: WallTime, seed: u64) -> Self {
+        Self::build(config, store, time, chance::Chance::seeded(seed))
+    }
+
+    fn build(config: RoomsConfig, store: Store, time: WallTime, chance: chance::Chance) -> Self {
+        let (config, chance) = (Arc::new(config), Arc::new(chance));
+        let turns = turn::Turns::new(store.clone(), config.clone(), chance.clone());
+        let (typing, inbound) = (Typing::default(), inbound::Inbound::default());
+        Self { inner: Arc::new(Inner { config, store, time, turns, typing, inbound, chance }) }
     }
 
     /// Version of rooms that name none.
@@ -82,10 +101,4 @@ impl Rooms {
     pub(crate) fn is_local(&self, user: &UserId) -> bool {
         user.server_name() == &*self.inner.config.server_name
     }
-}
-
-/// A string nobody can guess, of letters and digits.
-pub(crate) fn random_letters(length: usize) -> String {
-    use rand::distr::{Alphanumeric, SampleString};
-    Alphanumeric.sample_string(&mut rand::rng(), length)
 }

@@ -166,7 +166,7 @@ fn forbidden<T>(why: impl Into<String>) -> Decision<T> {
     Ok(Err(RoomError::Forbidden(why.into())))
 }
 
-fn join(
+pub(crate) fn join(
     appender: &mut Appender<'_, '_>,
     user: &OwnedUserId,
     guest: bool,
@@ -243,7 +243,7 @@ fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<b
     Ok(false)
 }
 
-fn knock(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {
+pub(crate) fn knock(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {
     match appender.membership(user)? {
         Some(Membership::Knock) => return Ok(Ok(Step::Nothing)),
         Some(Membership::Join) => return forbidden(format!("{user} is in the room already")),
@@ -255,7 +255,7 @@ fn knock(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&st
     member_step(user, user, content)
 }
 
-fn leave(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {
+pub(crate) fn leave(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {
     match appender.membership(user)? {
         Some(Membership::Leave) => Ok(Ok(Step::Nothing)),
         Some(Membership::Ban) | None => forbidden(format!("{user} is not in the room")),

@@ -13,9 +13,11 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use crate::append::{Appender, Decision, Submission};
-use crate::{RoomError, RoomsConfig, random_letters};
+use crate::chance::Chance;
+use crate::inbound::{Arrival, Verdict};
+use crate::{RoomError, RoomsConfig};
 
-/// Work taken at once, so that a closure stays short.
+/// Work taken at once, so that a closure stays short. A work of remote events may be 20 of them.
 const BATCH: usize = 64;
 /// Work that may wait for one room.
 const QUEUE: usize = 4096;
@@ -26,6 +28,8 @@ pub(crate) enum Step {
     Send(OwnedUserId, hearth_matrix::Draft),
     /// It is as it should be already.
     Nothing,
+    /// Remote events were judged.
+    Judged(Vec<Verdict>),
 }
 
 /// Decides on the room's present state what is to be done. May run more than once.
@@ -37,17 +41,27 @@ pub(crate) struct Work {
     pub(crate) txn: Option<(DeviceNum, Arc<str>)>,
     /// Now, milliseconds since the epoch.
     pub(crate) ts: i64,
+    /// The event id's own part in room versions 1 and 2; given when the work is submitted.
     opaque: String,
 }
 
 impl Work {
     pub(crate) fn new(ts: i64, txn: Option<(DeviceNum, Arc<str>)>, plan: Plan) -> Self {
-        Self { plan, txn, ts, opaque: random_letters(18) }
+        Self { plan, txn, ts, opaque: String::new() }
     }
 }
 
-/// The event that came of a work; none if there was nothing to do.
-pub(crate) type Outcome = Result<Option<OwnedEventId>, RoomError>;
+/// What came of a work.
+pub(crate) enum Done {
+    /// This event, or the one that stood already.
+    Event(OwnedEventId),
+    /// There was nothing to do.
+    Nothing,
+    /// What became of remote events, in their order.
+    Judged(Vec<Verdict>),
+}
+
+pub(crate) type Outcome = Result<Done, RoomError>;
 
 type Waiting = (Work, oneshot::Sender<Outcome>);
 
@@ -55,17 +69,45 @@ type Waiting = (Work, oneshot::Sender<Outcome>);
 pub(crate) struct Turns {
     store: Store,
     config: Arc<RoomsConfig>,
+    chance: Arc<Chance>,
     /// A room has an entry while somebody is at work there.
     queues: Arc<Mutex<FxHashMap<OwnedRoomId, VecDeque<Waiting>>>>,
 }
 
 impl Turns {
-    pub(crate) fn new(store: Store, config: Arc<RoomsConfig>) -> Self {
-        Self { store, config, queues: Arc::default() }
+    pub(crate) fn new(store: Store, config: Arc<RoomsConfig>, chance: Arc<Chance>) -> Self {
+        Self { store, config, chance, queues: Arc::default() }
     }
 
-    /// Does one work in a room, in one commit with all that waits beside it. Durable when it returns.
-    pub(crate) async fn submit(&self, room_id: &RoomId, work: Work) -> Outcome {
+    /// Does one work in a room, in one commit with all that waits beside it. Durable when it returns. The event that came of
+    /// it; none if there was nothing to do.
+    pub(crate) async fn submit(&self, room_id: &RoomId, work: Work) -> Result<Option<OwnedEventId>, RoomError> {
+        Ok(match self.done(room_id, work).await? {
+            Done::Event(event_id) => Some(event_id),
+            Done::Nothing | Done::Judged(_) => None,
+        })
+    }
+
+    /// Judges remote events, in this order, in one commit with all that waits beside them.
+    pub(crate) async fn judge(
+        &self,
+        room_id: &RoomId,
+        ts: i64,
+        arrivals: Vec<Arrival>,
+    ) -> Result<Vec<Verdict>, RoomError> {
+        let plan = move |appender: &mut Appender<'_, '_>| {
+            let verdicts =
+                arrivals.iter().map(|arrival| appender.receive(arrival)).collect::<Result<_, StoreError>>()?;
+            Ok(Ok(Step::Judged(verdicts)))
+        };
+        Ok(match self.done(room_id, Work::new(ts, None, Box::new(plan))).await? {
+            Done::Judged(verdicts) => verdicts,
+            Done::Event(_) | Done::Nothing => Vec::new(),
+        })
+    }
+
+    async fn done(&self, room_id: &RoomId, mut work: Work) -> Outcome {
+        work.opaque = self.chance.letters(18);
         let (done, outcome) = oneshot::channel();
         let idle = {
             let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,9 +213,10 @@ fn one(appender: &mut Appender<'_, '_>, work: &Work) -> Result<Outcome, StoreErr
         Ok(Step::Send(sender, draft)) => {
             let txn = work.txn.clone();
             let submission = Submission { sender, draft, txn, ts: work.ts, opaque: work.opaque.clone() };
-            Ok(appender.admit(submission)?.map(Some))
+            Ok(appender.admit(submission)?.map(Done::Event))
         }
-        Ok(Step::Nothing) => Ok(Ok(None)),
+        Ok(Step::Nothing) => Ok(Ok(Done::Nothing)),
+        Ok(Step::Judged(verdicts)) => Ok(Ok(Done::Judged(verdicts))),
         Err(refusal) => Ok(Err(refusal)),
     }
 }

@@ -102,6 +102,8 @@ async fn append(store: &Store, room: &Arc<RoomRecord>) {
             auth_events: Vec::new(),
             snapshot_before: Some(SnapshotNum(1)),
             snapshot_after: None,
+            state_after: None,
+            aside: false,
             visibility: Visibility::Shared,
             room_order: tip.room_order + 1,
             push: hearth_store::EventPush { outcome: 1, ..Default::default() },
@@ -111,10 +113,12 @@ async fn append(store: &Store, room: &Arc<RoomRecord>) {
             joins: None,
             txn: Some((hearth_store::DeviceNum(1), pdu.event_id.as_str().into())),
             redacts: None,
+            redacted_by: None,
             relates_to: None,
             thread: None,
             replaces: None,
             member: None,
+            decided: Vec::new(),
         };
         tip.extremities = vec![num];
         tip.depth += 1;

@@ -75,6 +75,7 @@ CREATE TABLE events (
     depth            BIGINT NOT NULL,
     origin_server_ts BIGINT NOT NULL,
     snapshot_before  BIGINT,
+    snapshot_after   BIGINT,            -- of state events: the state after it on its own branch
     visibility       BIGINT NOT NULL,   -- history visibility at the event
     redacted_by      BIGINT,
     thread           BIGINT,            -- root of the thread it belongs to, over whatever relates to a reply, too
@@ -128,10 +129,19 @@ CREATE TABLE staged (
     event_id    bytes() NOT NULL,
     json        bytes() NOT NULL,
     received_ts BIGINT NOT NULL,
+    verified    BIGINT NOT NULL,  -- 1 once its signatures were checked
     UNIQUE (event_id, room)
 );
+CREATE INDEX staged_of_room ON staged (room, num);
 
--- Gaps left open behind an event: what is missing before it.
+-- Events that were rejected for want of an auth event: judged anew when it comes.
+CREATE TABLE awaited_auth (
+    auth  BIGINT NOT NULL,
+    event BIGINT NOT NULL,
+    PRIMARY KEY (auth, event)
+) without_rowid();
+
+-- Gaps behind an event: what was missing before it when it came. A timeline is cut there, also when history fills it later.
 CREATE TABLE gaps (
     room    BIGINT NOT NULL,
     event   BIGINT NOT NULL,

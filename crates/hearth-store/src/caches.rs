@@ -60,6 +60,7 @@ pub(crate) struct Caches {
     rooms: Cache<RoomNum, Arc<RoomRecord>>,
     room_ids: Cache<Box<str>, Arc<RoomRecord>>,
     roots: Cache<SnapshotNum, Root>,
+    resolved: Cache<Box<[SnapshotNum]>, SnapshotNum>,
     nodes: Cache<i64, Arc<Node>, Bytes>,
     pdus: Cache<EventNum, Arc<Pdu>, Bytes>,
     profiles: Cache<(UserNum, Position), Arc<PushProfile>, Bytes>,
@@ -74,6 +75,7 @@ impl Caches {
             rooms: Cache::new(20_000),
             room_ids: Cache::new(20_000),
             roots: Cache::new(100_000),
+            resolved: Cache::new(20_000),
             nodes: Cache::with_weighter(100_000, NODES_BYTES, Bytes),
             pdus: Cache::with_weighter(20_000, PDUS_BYTES, Bytes),
             profiles: Cache::with_weighter(2_000, PROFILES_BYTES, Bytes),
@@ -113,6 +115,9 @@ impl Caches {
         for (num, root) in learned.roots {
             self.roots.insert(num, root);
         }
+        for (states, resolved) in learned.resolved {
+            self.resolved.insert(states, resolved);
+        }
         for (id, node) in learned.nodes {
             self.nodes.insert(id, node);
         }
@@ -150,6 +155,10 @@ impl Caches {
         self.roots.get(&num)
     }
 
+    pub(crate) fn resolved(&self, states: &[SnapshotNum]) -> Option<SnapshotNum> {
+        self.resolved.get(states)
+    }
+
     pub(crate) fn node(&self, id: i64) -> Option<Arc<Node>> {
         self.nodes.get(&id)
     }
@@ -166,6 +175,7 @@ pub(crate) struct Learned {
     strings: FxHashMap<Arc<str>, StringNum>,
     rooms: FxHashMap<RoomNum, Arc<RoomRecord>>,
     roots: FxHashMap<SnapshotNum, Root>,
+    resolved: FxHashMap<Box<[SnapshotNum]>, SnapshotNum>,
     nodes: FxHashMap<i64, Arc<Node>>,
     pdus: FxHashMap<EventNum, Arc<Pdu>>,
     profiles: FxHashMap<(UserNum, Position), Arc<PushProfile>>,
@@ -207,6 +217,14 @@ impl Learned {
 
     pub(crate) fn snapshot_root(&self, num: SnapshotNum) -> Option<Root> {
         self.roots.get(&num).copied()
+    }
+
+    pub(crate) fn learn_resolved(&mut self, states: &[SnapshotNum], resolved: SnapshotNum) {
+        self.resolved.insert(states.into(), resolved);
+    }
+
+    pub(crate) fn resolved(&self, states: &[SnapshotNum]) -> Option<SnapshotNum> {
+        self.resolved.get(states).copied()
     }
 
     pub(crate) fn node(&mut self, id: i64, node: Arc<Node>) {

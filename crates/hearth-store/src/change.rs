@@ -63,6 +63,8 @@ pub enum Change {
         /// Whose.
         user: UserNum,
     },
+    /// A user's membership changed without a live event: it was decided between branches of the room.
+    MemberDecided(Arc<FeedDecision>),
     /// A user's membership record changed without an event: forgotten.
     Membership {
         /// Whose.
@@ -109,6 +111,21 @@ pub struct FeedEvent {
     pub membership: Option<(UserNum, Option<crate::Membership>, crate::Membership)>,
     /// Of such an event: the room's members who are joined and who are invited, with it.
     pub member_counts: Option<(i64, i64)>,
+    /// The timeline alone does not tell what it did: others' state moved with it, or a gap lies behind it.
+    pub aside: bool,
+}
+
+/// A membership that state resolution decided, as the feed carries it.
+#[derive(Clone, Debug)]
+pub struct FeedDecision {
+    /// Where.
+    pub room: RoomNum,
+    /// Its id.
+    pub room_id: hearth_matrix::ruma::OwnedRoomId,
+    /// Whose.
+    pub user: UserNum,
+    /// What it is from now on.
+    pub after: crate::Membership,
 }
 
 /// A receipt as the feed carries it.

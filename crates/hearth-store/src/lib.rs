@@ -28,7 +28,7 @@ mod tx;
 mod value;
 mod wall_time;
 
-pub use change::{Announced, Change, FeedEvent, FeedReceipt, Publication};
+pub use change::{Announced, Change, FeedDecision, FeedEvent, FeedReceipt, Publication};
 pub use nouns::*;
 pub use numbers::{DeviceNum, EventNum, Position, RoomNum, SnapshotNum, StringNum, UserNum};
 pub use store::{DatabaseUrl, Noun, Store, StoreOptions};

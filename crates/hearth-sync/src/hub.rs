@@ -312,7 +312,24 @@ impl Board {
                     followed.wake(position);
                 }
             }
+            Change::MemberDecided(decision) => {
+                for user in self.present.get(&decision.room).into_iter().flatten().chain([&decision.user]) {
+                    if let Some(followed) = self.followed.get(user) {
+                        followed.wake(position);
+                    }
+                }
+                // Whose own place was decided finds it in the store.
+                self.forget(decision.user);
+            }
             Change::Sessions { .. } | Change::Profile { .. } | Change::Membership { .. } => {}
+        }
+    }
+
+    fn forget(&mut self, user: UserNum) {
+        if let Some(followed) = self.followed.remove(&user) {
+            for room in followed.rooms.keys() {
+                leave_room(&mut self.present, *room, user);
+            }
         }
     }
 
@@ -390,6 +407,7 @@ impl Board {
                     self.membership_changed(user, event, after, announced.position);
                 }
             }
+            Change::MemberDecided(decision) if decision.user == user => self.forget(user),
             Change::Receipt { room, user: reader, receipt, .. } if *reader == user => {
                 if let Some(stay) = followed.rooms.get_mut(room) {
                     stay.hear_receipt(receipt);
@@ -418,11 +436,7 @@ impl Board {
             .collect();
         idle.sort_unstable();
         for (_, user) in idle.into_iter().take(FOLLOWED / 4) {
-            if let Some(followed) = self.followed.remove(&user) {
-                for room in followed.rooms.keys() {
-                    leave_room(&mut self.present, *room, user);
-                }
-            }
+            self.forget(user);
         }
     }
 
@@ -445,6 +459,10 @@ impl Board {
                     event.room
                 }
                 Change::Receipt { room, user: reader, private, .. } if !private || *reader == user => *room,
+                // State moved without a timeline to show it.
+                Change::MemberDecided(decision) if followed.rooms.contains_key(&decision.room) => {
+                    return News::AskStore;
+                }
                 _ => continue,
             };
             let Some(stay) = followed.rooms.get(&room) else { continue };

@@ -145,6 +145,7 @@ impl Window {
             (Some(current), Some(before)) => *current == before,
             _ => local,
         };
+        let in_line = in_line && !event.aside;
         if let Some(current) = event.snapshot_after.or(event.snapshot_before.filter(|_| in_line)) {
             if self.current.len() >= ROOMS {
                 self.current.clear();

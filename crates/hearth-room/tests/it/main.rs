@@ -1,5 +1,7 @@
 //! Rooms on an in-memory store: what the doors' tests cannot see.
 
+mod federation;
+
 use hearth_matrix::ruma::{CanonicalJsonObject, OwnedRoomId, RoomVersionId, UserId, server_name, user_id};
 use hearth_matrix::{Draft, SUPPORTED_VERSIONS, SigningKey};
 use hearth_room::{CreateRoom, MemberAction, Preset, RoomError, Rooms, RoomsConfig, Txn};

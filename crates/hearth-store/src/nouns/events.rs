@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hearth_matrix::Pdu;
 use hearth_matrix::ruma::{EventId, OwnedEventId};
 
+use super::graph::Graph;
 use super::notifications;
 use crate::engine::Counter;
 use crate::{
@@ -116,13 +117,23 @@ pub struct EventRow {
     pub unread: i64,
     /// The local device that sent it, and its transaction id.
     pub txn: Option<(DeviceNum, String)>,
+    /// Of state events that stand: the state after it on its own branch.
+    pub snapshot_after: Option<SnapshotNum>,
+}
+
+impl EventRow {
+    /// The state after it on its own branch, as far as it is known.
+    pub fn state_after(&self) -> Option<SnapshotNum> {
+        self.snapshot_after.or(self.snapshot_before)
+    }
 }
 
 macro_rules! select_events {
     ($rest:literal) => {
         concat!(
             "SELECT e.num, e.room, e.kind, e.state_key, e.sender, e.standing, e.position, e.room_order, ",
-            "e.origin_server_ts, e.snapshot_before, e.visibility, e.redacted_by, e.thread, e.unread, e.txn_device, e.txn_id ",
+            "e.origin_server_ts, e.snapshot_before, e.visibility, e.redacted_by, e.thread, e.unread, e.txn_device, e.txn_id, ",
+            "e.snapshot_after ",
             "FROM events e ",
             $rest
         )
@@ -150,6 +161,7 @@ fn event_row(row: &dyn Row) -> Result<EventRow, StoreError> {
         thread: row.opt_int(12)?.map(EventNum),
         unread: row.int(13)?,
         txn,
+        snapshot_after: row.opt_int(16)?.map(SnapshotNum),
     })
 }
 
@@ -168,6 +180,10 @@ pub struct NewEvent {
     pub snapshot_before: Option<SnapshotNum>,
     /// Current state of the room after it, if it moved.
     pub snapshot_after: Option<SnapshotNum>,
+    /// Of state events: the state after it on its own branch.
+    pub state_after: Option<SnapshotNum>,
+    /// The timeline alone does not tell what it did: others' state moved with it, or a gap lies behind it.
+    pub aside: bool,
     /// History visibility at it.
     pub visibility: Visibility,
     /// Its place in the room.
@@ -186,6 +202,8 @@ pub struct NewEvent {
     pub txn: Option<(DeviceNum, Arc<str>)>,
     /// The event it redacts, if it may.
     pub redacts: Option<EventNum>,
+    /// The event that redacted it before it came.
+    pub redacted_by: Option<EventNum>,
     /// The event it relates to and how.
     pub relates_to: Option<(EventNum, String)>,
     /// Root of the thread it belongs to, and its id.
@@ -194,6 +212,19 @@ pub struct NewEvent {
     pub replaces: Option<EventNum>,
     /// For `m.room.member`.
     pub member: Option<MemberChange>,
+    /// Other memberships that were decided between branches with it.
+    pub decided: Vec<DecidedMember>,
+}
+
+/// A membership that changed without an event of its own, by state resolution.
+#[derive(Clone, Debug)]
+pub struct DecidedMember {
+    /// The member event that stands now; the one that stood if none does.
+    pub event: EventNum,
+    /// Its sender.
+    pub sender: UserNum,
+    /// What it does.
+    pub change: MemberChange,
 }
 
 /// What a member event does.
@@ -201,6 +232,8 @@ pub struct NewEvent {
 pub struct MemberChange {
     /// Whose membership.
     pub user: UserNum,
+    /// The user's server.
+    pub server: StringNum,
     /// The user is ours.
     pub local: bool,
     /// What it was.
@@ -215,7 +248,7 @@ pub struct MemberChange {
 
 /// Access to events.
 pub struct Events<'t, 'c> {
-    tx: &'t mut Tx<'c>,
+    pub(super) tx: &'t mut Tx<'c>,
 }
 
 impl<'c> Tx<'c> {
@@ -519,12 +552,14 @@ impl Events<'_, '_> {
 
     /// Appends live events of one room, in order, and moves its tip. Everything was decided before.
     pub fn append(&mut self, room: &RoomRecord, events: &[NewEvent], tip: &Tip) -> Result<(), StoreError> {
-        let Some((last, _)) = events.split_last() else { return Ok(()) };
+        let mut publications = Vec::with_capacity(events.len());
         for event in events {
-            let publication = self.insert(room, event)?;
-            let publication = if event.num == last.num { move_tip(publication, room.num, tip) } else { publication };
-            self.tx.publish(publication);
+            publications.push(self.insert(room, event)?);
+            publications.extend(event.decided.iter().map(|decided| decide_membership(room, decided)));
         }
+        let Some(last) = publications.pop() else { return Ok(()) };
+        publications.push(move_tip(last, room.num, tip));
+        publications.into_iter().for_each(|publication| self.tx.publish(publication));
         Ok(())
     }
 
@@ -534,26 +569,12 @@ impl Events<'_, '_> {
         let kind = self.tx.intern(&pdu.kind)?;
         let state_key = pdu.state_key.as_deref().map(|key| self.tx.intern(key)).transpose()?;
         let sender = self.tx.intern(pdu.sender.as_str())?;
-        self.tx.exec(
-            "INSERT INTO event_ids (num, room, event_id) VALUES ($1, $2, $3)",
-            &[num.into(), id_scope(room).into(), pdu.event_id.as_str().as_bytes().into()],
-        )?;
-        self.tx
-            .exec("INSERT INTO event_json (num, json) VALUES ($1, $2)", &[num.into(), pdu.json.as_bytes().into()])?;
-        for parent in &event.prev_events {
-            self.tx.exec("INSERT INTO event_edges (parent, event) VALUES ($1, $2)", &[(*parent).into(), num.into()])?;
-        }
-        for auth in &event.auth_events {
-            self.tx.exec("INSERT INTO event_auth (event, auth) VALUES ($1, $2)", &[num.into(), (*auth).into()])?;
-        }
-        if let Some((parent, rel)) = &event.relates_to {
-            let rel = self.tx.intern(rel)?;
-            self.tx.exec(
-                "INSERT INTO relations (parent, rel, child, room) VALUES ($1, $2, $3, $4)",
-                &[(*parent).into(), rel.into(), num.into(), room.num.into()],
-            )?;
-        }
-        self.tx.learned.learn_pdu(num, pdu.clone());
+        let graph = Graph {
+            prev_events: &event.prev_events,
+            auth_events: &event.auth_events,
+            relates_to: event.relates_to.as_ref().map(|(parent, rel)| (*parent, &**rel)),
+        };
+        self.insert_facts(room, num, pdu, &graph)?;
 
         let mut publication = Publication::new(Change::Event(Arc::new(FeedEvent {
             room: room.num,
@@ -573,13 +594,19 @@ impl Events<'_, '_> {
             redacts: event.redacts,
             membership: event.member.as_ref().map(|m| (m.user, m.before, m.after)),
             member_counts: event.member.as_ref().map(|m| m.counts),
+            aside: event.aside,
         })));
         publication.exec(
             "INSERT INTO events (num, room, kind, state_key, sender, standing, moved, position, room_order, depth,
                  origin_server_ts, snapshot_before, visibility, thread, outcome, unread, unread_thread, txn_device,
-                 txn_id)
+                 txn_id, snapshot_after, redacted_by)
              VALUES ($1, $2, $3, $4, $5, $6, position($7), position($7), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18)",
+                 $18, $19, $20)
+             ON CONFLICT (num) DO UPDATE SET standing = excluded.standing, moved = excluded.moved,
+                 position = excluded.position, room_order = excluded.room_order,
+                 snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,
+                 visibility = excluded.visibility, thread = excluded.thread, outcome = excluded.outcome,
+                 unread = excluded.unread, unread_thread = excluded.unread_thread, redacted_by = excluded.redacted_by",
             &[
                 num.into(),
                 room.num.into(),
@@ -599,6 +626,8 @@ impl Events<'_, '_> {
                 event.unread_thread.into(),
                 event.txn.as_ref().map(|(device, _)| *device).into(),
                 event.txn.as_ref().map(|(_, txn_id)| txn_id.as_bytes()).into(),
+                event.state_after.into(),
+                event.redacted_by.into(),
             ],
         );
         notifications::publish(&mut publication, room.num, sender, event);
@@ -648,7 +677,7 @@ impl RoomPlace {
 }
 
 /// Event ids that are hashes are one space; in room versions 1 and 2 strangers choose them, so each room is its own.
-fn id_scope(room: &RoomRecord) -> i64 {
+pub(super) fn id_scope(room: &RoomRecord) -> i64 {
     use hearth_matrix::ruma::RoomVersionId::{V1, V2};
     if matches!(room.version, V1 | V2) { room.num.0 } else { 0 }
 }
@@ -687,6 +716,8 @@ fn change_membership(
     sender: UserNum,
     member: &MemberChange,
 ) {
+    let joins = i64::from(member.after == Membership::Join) - i64::from(member.before == Some(Membership::Join));
+    count_server(publication, room, member.server, joins);
     if member.before == Some(member.after) {
         // The same membership with another profile or reason: the interval goes on.
         publication.exec(
@@ -695,12 +726,11 @@ fn change_membership(
         );
         return;
     }
-    if member.before.is_some() {
-        publication.exec(
-            "UPDATE memberships SET until = position($1) WHERE room = $2 AND usr = $3 AND until IS NULL",
-            &[Value::Position, room.into(), member.user.into()],
-        );
-    }
+    // There may be one also where the state before knew none: state resolution can take a membership away.
+    publication.exec(
+        "UPDATE memberships SET until = position($1) WHERE room = $2 AND usr = $3 AND until IS NULL",
+        &[Value::Position, room.into(), member.user.into()],
+    );
     publication.exec(
         "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten, stripped)
          VALUES ($1, $2, position($3), $4, $5, $6, $7, 0, $8)",
@@ -715,4 +745,40 @@ fn change_membership(
             member.stripped.as_deref().map(str::as_bytes).into(),
         ],
     );
+}
+
+fn decide_membership(room: &RoomRecord, decided: &DecidedMember) -> Publication {
+    let DecidedMember { event, sender, change } = decided;
+    let mut publication = Publication::new(Change::MemberDecided(Arc::new(crate::FeedDecision {
+        room: room.num,
+        room_id: room.room_id.clone(),
+        user: change.user,
+        after: change.after,
+    })));
+    change_membership(&mut publication, room.num, *event, *sender, change);
+    publication
+}
+
+/// One member more or less of a server.
+fn count_server(publication: &mut Publication, room: RoomNum, server: StringNum, joins: i64) {
+    if joins == 0 {
+        return;
+    }
+    if joins > 0 {
+        publication.exec(
+            "INSERT INTO room_servers (room, server, since, joined) SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), position($3), 0
+             WHERE NOT EXISTS (SELECT 1 FROM room_servers WHERE room = $1 AND server = $2 AND until IS NULL)",
+            &[room.into(), server.into(), Value::Position],
+        );
+    }
+    publication.exec(
+        "UPDATE room_servers SET joined = joined + $1 WHERE room = $2 AND server = $3 AND until IS NULL",
+        &[joins.into(), room.into(), server.into()],
+    );
+    if joins < 0 {
+        publication.exec(
+            "UPDATE room_servers SET until = position($1) WHERE room = $2 AND server = $3 AND until IS NULL AND joined <= 0",
+            &[Value::Position, room.into(), server.into()],
+        );
+    }
 }

@@ -84,6 +84,21 @@ impl MembershipRow {
     }
 }
 
+/// A member of a room that was taken over from another server.
+#[derive(Clone, Copy, Debug)]
+pub struct TakenMember {
+    /// Who.
+    pub user: UserNum,
+    /// What.
+    pub membership: Membership,
+    /// The member event.
+    pub event: EventNum,
+    /// Its sender.
+    pub sender: UserNum,
+    /// The user is ours.
+    pub local: bool,
+}
+
 macro_rules! select_memberships {
     ($rest:literal) => {
         concat!(
@@ -204,6 +219,36 @@ impl Members<'_, '_> {
             &[room.into()],
             |row| Ok(StringNum(row.int(0)?)),
         )
+    }
+
+    /// Members of a room that was taken over from another server: they are there since ever.
+    pub fn take_over(&mut self, room: RoomNum, members: &[TakenMember]) -> Result<(), StoreError> {
+        for TakenMember { user, membership, event, sender, local } in members {
+            self.tx.exec(
+                "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten)
+                 VALUES ($1, $2, 0, $3, $4, $5, $6, 0) ON CONFLICT DO NOTHING",
+                &[
+                    room.into(),
+                    (*user).into(),
+                    (*membership as i64).into(),
+                    (*event).into(),
+                    (*sender).into(),
+                    (*local).into(),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The servers of members of a room that was taken over, and how many of each are joined.
+    pub fn take_over_servers(&mut self, room: RoomNum, servers: &[(StringNum, i64)]) -> Result<(), StoreError> {
+        for (server, joined) in servers {
+            self.tx.exec(
+                "INSERT INTO room_servers (room, server, since, joined) VALUES ($1, $2, 0, $3) ON CONFLICT DO NOTHING",
+                &[room.into(), (*server).into(), (*joined).into()],
+            )?;
+        }
+        Ok(())
     }
 
     /// The user wants to hear no more of a room that he left.

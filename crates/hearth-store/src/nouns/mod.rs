@@ -5,6 +5,7 @@ mod accounts;
 mod destinations;
 mod events;
 mod filters;
+mod graph;
 mod identity;
 mod members;
 mod notifications;
@@ -15,6 +16,7 @@ mod receipts;
 mod reports;
 mod rooms;
 mod server_keys;
+mod staged;
 mod state;
 
 pub use account_data::AccountDataEvent;
@@ -23,13 +25,15 @@ pub use accounts::{
     TokenHash, UserKind,
 };
 pub use destinations::{Destination, Destinations};
-pub use events::{EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
-pub use members::{Members, Membership, MembershipRow};
+pub use events::{DecidedMember, EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
+pub use graph::KeptEvent;
+pub use members::{Members, Membership, MembershipRow, TakenMember};
 pub use notifications::{EventPush, Notification, Notifications, ReadUpto, RoomNote, Told, UnreadRow};
 pub use receipts::{Receipt, Receipts};
 pub use reports::Report;
 pub use rooms::{PublishedRoom, RoomHead, RoomNouns, RoomRecord, Tip};
 pub use server_keys::{KeyDocument, OwnKey, ServerKey, ServerKeys};
+pub use staged::{StagedEvent, StagedNum};
 pub use state::{Garbage, State, StateChange, StateDifference, StateEntry, StateKey};
 
 pub(crate) use push_profiles::Listeners;

@@ -323,6 +323,16 @@ impl RoomNouns<'_, '_> {
         Ok(count.unwrap_or(0))
     }
 
+    /// Servers that have members in a room, those longest there first, at most `limit`.
+    pub fn servers(&mut self, room: RoomNum, limit: i64) -> Result<Vec<Arc<str>>, StoreError> {
+        let servers = self.tx.query(
+            "SELECT server FROM room_servers WHERE room = $1 AND until IS NULL ORDER BY since, server LIMIT $2",
+            &[room.into(), limit.into()],
+            |row| Ok(StringNum(row.int(0)?)),
+        )?;
+        servers.into_iter().map(|server| self.tx.string(server)).collect()
+    }
+
     /// The newest positions of many rooms.
     pub fn last_positions(&mut self, rooms: &[i64]) -> Result<Vec<(RoomNum, Position)>, StoreError> {
         self.tx.query("SELECT room, last_position FROM room_tips WHERE room IN ints($1)", &[rooms.into()], |row| {

@@ -271,6 +271,20 @@ impl State<'_, '_> {
         Ok(num)
     }
 
+    /// What these states (numbers in order, none twice) were resolved to before, if that is still there.
+    pub fn resolved(&mut self, states: &[SnapshotNum]) -> Result<Option<SnapshotNum>, StoreError> {
+        let Some(known) = self.tx.learned.resolved(states).or_else(|| self.tx.caches.resolved(states)) else {
+            return Ok(None);
+        };
+        // A snapshot that nobody refers to may have been swept.
+        self.tx.one("SELECT num FROM snapshots WHERE num = $1", &[known.into()], |row| Ok(SnapshotNum(row.int(0)?)))
+    }
+
+    /// Keeps in mind what these states (numbers in order, none twice) resolve to.
+    pub fn keep_resolved(&mut self, states: &[SnapshotNum], resolved: SnapshotNum) {
+        self.tx.learned.learn_resolved(states, resolved);
+    }
+
     /// Applies sorted changes below a node; returns the id of the node that replaces it (itself if nothing changed).
     fn rewrite(
         &mut self,
@@ -437,6 +451,7 @@ impl State<'_, '_> {
         let live: Vec<(i64, i64)> = self.tx.query(
             "SELECT num, root FROM snapshots WHERE room = $1 AND num IN (
                  SELECT snapshot_before FROM events WHERE room = $1 AND snapshot_before IS NOT NULL
+                 UNION SELECT snapshot_after FROM events WHERE room = $1 AND snapshot_after IS NOT NULL
                  UNION SELECT snapshot FROM room_state WHERE room = $1
                  UNION SELECT snapshot FROM room_tips WHERE room = $1)",
             &[room.into()],

@@ -2,7 +2,7 @@
 //!
 //! Spec: client-server API, "Syncing"; "Ignoring users" (their events are left out, but for state).
 
-use hearth_store::{EventRow, MembershipRow, Position, RoomPlace, RoomRecord, StoreError, Tx, UserNum};
+use hearth_store::{EventNum, EventRow, MembershipRow, Position, RoomPlace, RoomRecord, StoreError, Tx, UserNum};
 use rustc_hash::FxHashSet;
 
 use crate::PageToken;
@@ -55,18 +55,23 @@ fn newest(tx: &mut Tx<'_>, query: &TimelineQuery<'_>, limit: usize) -> Result<(V
     let mut rows: Vec<EventRow> = Vec::new();
     let (mut upto, mut step) = (query.upto, i64::try_from(limit).unwrap_or(0) + 1);
     let mut scanned = 0;
+    let gaps: FxHashSet<EventNum> = tx.events().gaps(query.room.num)?.into_iter().map(|(event, _)| event).collect();
     loop {
         let newest = tx.events().newest(query.room.num, query.after, upto, step)?;
         let found = i64::try_from(newest.len()).unwrap_or(i64::MAX);
         for row in newest {
             upto = Position(row.position.map_or(0, |position| position.0 - 1));
-            if !passes(tx, query, &row)? {
-                continue;
+            let gap = gaps.contains(&row.num);
+            if passes(tx, query, &row)? {
+                if rows.len() == limit {
+                    return Ok((rows, true));
+                }
+                rows.push(row);
             }
-            if rows.len() == limit {
+            // What is missing before it is not in the timeline: it ends there.
+            if gap {
                 return Ok((rows, true));
             }
-            rows.push(row);
         }
         scanned += found;
         if found < step || scanned >= SCAN_MOST {

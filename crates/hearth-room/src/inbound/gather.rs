@@ -1,0 +1,364 @@
+//! What remote events lack: events before them, the state at a gap, events that allow them.
+//!
+//! Outside the turn, and bounded: so many rounds, events and questions, whatever the other server says.
+//! Spec: server-server API, "Retrieving missing events", "Retrieving event authorization information", "Room state at a PDU".
+
+use std::sync::Arc;
+
+use hearth_matrix::Pdu;
+use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, ServerName};
+use hearth_store::{Noun, RoomRecord, StagedNum, StoreError};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::task::JoinSet;
+
+use super::sorting::{By, sorted};
+use super::worker::TOGETHER;
+use super::{Arrival, MissingEvents, Neighbours, Unanswered, Verdict, signatures};
+use crate::append::Appender;
+use crate::{RoomError, Rooms};
+
+/// Questions for missing events, one after the other.
+const ROUNDS: usize = 10;
+/// Events asked for at once.
+const LIMIT: u32 = 20;
+/// Events asked for one by one.
+const SINGLE: usize = 200;
+/// Events fetched side by side.
+const BESIDE: usize = 16;
+/// Events of a state or an auth chain.
+const MOST: usize = 200_000;
+/// Outliers written in one commit.
+const OUTLIERS: usize = 100;
+
+/// An event that can't be judged yet.
+pub(super) struct Lacking {
+    pub(super) arrival: Arrival,
+    pub(super) prev_events: Vec<OwnedEventId>,
+    pub(super) auth_events: Vec<OwnedEventId>,
+}
+
+/// What became of staged events for which something was fetched.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub(super) judged: Vec<StagedNum>,
+    pub(super) open: Vec<StagedNum>,
+}
+
+/// One server asked for one room.
+struct Gathering<'a> {
+    rooms: &'a Rooms,
+    neighbours: &'a Arc<dyn Neighbours>,
+    room: &'a Arc<RoomRecord>,
+    server: &'a ServerName,
+}
+
+impl Arrival {
+    pub(super) fn of(pdu: Arc<Pdu>) -> Self {
+        Self { pdu, staged: None, told_state: None, hopeless: false }
+    }
+}
+
+impl Rooms {
+    /// Judges remote events in the room's turn.
+    pub(super) async fn judge(
+        &self,
+        room_id: &hearth_matrix::ruma::RoomId,
+        arrivals: Vec<Arrival>,
+    ) -> Result<Vec<Verdict>, RoomError> {
+        self.inner.turns.judge(room_id, self.inner.time.now_ms(), arrivals).await
+    }
+
+    /// Fetches what events lack and judges them. The first try asks the server that sent them, later ones ask others, too.
+    pub(super) async fn gather(
+        &self,
+        room: Arc<RoomRecord>,
+        origin: OwnedServerName,
+        tries: u32,
+        events: Vec<Lacking>,
+    ) -> Gathered {
+        let staged: Vec<StagedNum> = events.iter().filter_map(|event| event.arrival.staged).collect();
+        let all_open = || Gathered { judged: Vec::new(), open: staged.clone() };
+        let Some(neighbours) = self.inner.inbound.neighbours.get() else { return all_open() };
+        // The semaphore is never closed.
+        let _permit = self.inner.inbound.asking.acquire().await;
+        let server = match self.whom_to_ask(&room, &origin, tries).await {
+            Ok(server) => server,
+            Err(error) => {
+                tracing::error!(room = %room.room_id, %error, "no server to ask was found");
+                return all_open();
+            }
+        };
+        let gathering = Gathering { rooms: self, neighbours, room: &room, server: &server };
+        match gathering.run(events).await {
+            Ok(judged) => Gathered {
+                open: staged.iter().filter(|num| !judged.contains(num)).copied().collect(),
+                judged: judged.into_iter().collect(),
+            },
+            Err(error) => {
+                tracing::debug!(room = %room.room_id, %server, %error, "events that are missing could not be fetched");
+                all_open()
+            }
+        }
+    }
+
+    /// The origin, or on later tries one of the room's other servers.
+    async fn whom_to_ask(
+        &self,
+        room: &Arc<RoomRecord>,
+        origin: &OwnedServerName,
+        tries: u32,
+    ) -> Result<OwnedServerName, StoreError> {
+        if tries.is_multiple_of(2) && origin != &self.inner.config.server_name {
+            return Ok(origin.clone());
+        }
+        let num = room.num;
+        let servers = self.inner.store.read(move |tx| tx.rooms().servers(num, 50)).await?;
+        let others: Vec<OwnedServerName> = servers
+            .into_iter()
+            .filter_map(|name| OwnedServerName::try_from(&*name).ok())
+            .filter(|name| *name != self.inner.config.server_name && name != origin)
+            .collect();
+        let pick = (tries / 2) as usize % others.len().max(1);
+        Ok(others.get(pick).unwrap_or(origin).clone())
+    }
+}
+
+/// Why gathering ended early.
+#[derive(Debug, thiserror::Error)]
+enum GatherError {
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Gathering<'_> {
+    async fn run(&self, events: Vec<Lacking>) -> Result<FxHashSet<StagedNum>, GatherError> {
+        let mut judged = FxHashSet::default();
+        let mut lacking: Vec<Lacking> = events;
+        // What was fetched stays here until it is judged.
+        let mut fetched: FxHashSet<OwnedEventId> = FxHashSet::default();
+        for _ in 0..ROUNDS {
+            self.fetch_auth(&mut lacking).await?;
+            let added = self.fetch_missing(&mut lacking, &mut fetched).await?;
+            lacking = self.judge(lacking, &mut judged).await?;
+            if lacking.is_empty() {
+                return Ok(judged);
+            }
+            if !added && lacking.iter().all(|event| event.auth_events.is_empty() || event.arrival.hopeless) {
+                break;
+            }
+        }
+        // The gap stays: the state at its near edge is what the other server says it is.
+        self.fetch_states(&mut lacking).await?;
+        for _ in 0..2 {
+            lacking = self.judge(lacking, &mut judged).await?;
+            self.fetch_auth(&mut lacking).await?;
+        }
+        self.judge(lacking, &mut judged).await?;
+        Ok(judged)
+    }
+
+    /// Judges all, parents first; what still lacks something is returned.
+    async fn judge(
+        &self,
+        lacking: Vec<Lacking>,
+        judged: &mut FxHashSet<StagedNum>,
+    ) -> Result<Vec<Lacking>, GatherError> {
+        let order = sorted(lacking.iter().map(|event| event.arrival.pdu.clone()).collect(), By::All);
+        let mut by_id: FxHashMap<OwnedEventId, Lacking> =
+            lacking.into_iter().map(|event| (event.arrival.pdu.event_id.clone(), event)).collect();
+        let mut rest = Vec::new();
+        for part in order.chunks(TOGETHER) {
+            let events: Vec<Lacking> = part.iter().filter_map(|pdu| by_id.remove(&pdu.event_id)).collect();
+            let arrivals = events.iter().map(|event| event.arrival.clone()).collect();
+            let verdicts = self.rooms.judge(&self.room.room_id, arrivals).await?;
+            for (mut event, verdict) in events.into_iter().zip(verdicts) {
+                match verdict {
+                    Verdict::Missing { prev_events, auth_events } => {
+                        (event.prev_events, event.auth_events) = (prev_events, auth_events);
+                        rest.push(event);
+                    }
+                    _ => judged.extend(event.arrival.staged),
+                }
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Asks for the events between what we have and what we were sent. True if there were any new ones.
+    async fn fetch_missing(
+        &self,
+        lacking: &mut Vec<Lacking>,
+        fetched: &mut FxHashSet<OwnedEventId>,
+    ) -> Result<bool, GatherError> {
+        let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
+        let latest: Vec<OwnedEventId> = lacking
+            .iter()
+            .filter(|event| event.arrival.told_state.is_none())
+            .filter(|event| event.prev_events.iter().any(|id| !at_hand.contains(id)))
+            .map(|event| event.arrival.pdu.event_id.clone())
+            .take(LIMIT as usize)
+            .collect();
+        if latest.is_empty() {
+            return Ok(false);
+        }
+        let num = self.room.num;
+        let earliest = self.rooms.inner.store.read(move |tx| {
+            let tip = tx.rooms().tip(num)?.map(|tip| tip.extremities).unwrap_or_default();
+            tip.into_iter().take(LIMIT as usize).map(|num| tx.events().id(num)).collect()
+        });
+        let question = MissingEvents { earliest: earliest.await?, latest, limit: LIMIT, min_depth: 0 };
+        let events = match self.neighbours.missing_events(self.server, &self.room.room_id, question).await {
+            Ok(events) => events,
+            Err(Unanswered::Refused(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let events = self.checked(events).await?;
+        let mut added = false;
+        for pdu in events.into_iter().take(LIMIT as usize * 2) {
+            if fetched.insert(pdu.event_id.clone()) && !at_hand.contains(&pdu.event_id) {
+                added = true;
+                let prev_events = pdu.prev_events.clone();
+                lacking.push(Lacking { arrival: Arrival::of(pdu), prev_events, auth_events: Vec::new() });
+            }
+        }
+        Ok(added)
+    }
+
+    /// Events that read well, are of this room, and are signed.
+    async fn checked(&self, events: Vec<String>) -> Result<Vec<Arc<Pdu>>, GatherError> {
+        let rules = self.room.rules;
+        let pdus: Vec<Arc<Pdu>> = events
+            .iter()
+            .filter_map(|json| Pdu::from_remote(json, rules).ok())
+            .filter(|pdu| pdu.room_id == self.room.room_id)
+            .map(Arc::new)
+            .collect();
+        let outcomes = signatures::check(&**self.neighbours, &pdus, rules).await;
+        Ok(pdus.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(pdu, _)| pdu).collect())
+    }
+
+    /// Fetches the auth events that are missing, with all that allows them.
+    async fn fetch_auth(&self, lacking: &mut [Lacking]) -> Result<(), GatherError> {
+        let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
+        for event in lacking.iter_mut() {
+            let missing: Vec<OwnedEventId> =
+                event.auth_events.iter().filter(|id| !at_hand.contains(*id)).cloned().collect();
+            if missing.is_empty() || event.arrival.hopeless {
+                continue;
+            }
+            let chain = self.neighbours.event_auth(self.server, &self.room.room_id, &event.arrival.pdu.event_id).await;
+            let chain = match chain {
+                Ok(chain) => self.checked(chain.into_iter().take(MOST).collect()).await?,
+                Err(Unanswered::Refused(_)) => Vec::new(),
+                Err(error) => return Err(error.into()),
+            };
+            let found: FxHashSet<&OwnedEventId> = chain.iter().map(|pdu| &pdu.event_id).collect();
+            let rest: Vec<OwnedEventId> = missing.into_iter().filter(|id| !found.contains(id)).take(SINGLE).collect();
+            let singles = self.fetch_single(&rest).await?;
+            event.arrival.hopeless = singles.len() < rest.len();
+            self.keep_outliers(chain.into_iter().chain(singles).collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches events one by one, some side by side. Those that the server does not have are left out.
+    async fn fetch_single(&self, ids: &[OwnedEventId]) -> Result<Vec<Arc<Pdu>>, GatherError> {
+        let mut events = Vec::with_capacity(ids.len());
+        for part in ids.chunks(BESIDE) {
+            let mut asked = JoinSet::new();
+            for id in part {
+                let (neighbours, server, id) = (self.neighbours.clone(), self.server.to_owned(), id.clone());
+                asked.spawn(async move { neighbours.event(&server, &id).await });
+            }
+            while let Some(answer) = asked.join_next().await {
+                match answer.unwrap_or_else(|error| Err(Unanswered::Unreachable(error.to_string()))) {
+                    Ok(event) => events.push(event),
+                    Err(Unanswered::Refused(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.checked(events).await
+    }
+
+    /// Asks for the state before those events whose past nobody tells.
+    async fn fetch_states(&self, lacking: &mut [Lacking]) -> Result<(), GatherError> {
+        let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
+        for event in lacking.iter_mut() {
+            if event.prev_events.iter().all(|id| at_hand.contains(id)) {
+                continue;
+            }
+            event.arrival.told_state = self.fetch_state(&event.arrival.pdu.event_id).await?;
+        }
+        Ok(())
+    }
+
+    /// The state before an event as the other server tells it; all of it is here afterwards.
+    async fn fetch_state(&self, event_id: &OwnedEventId) -> Result<Option<Arc<[OwnedEventId]>>, GatherError> {
+        let told = match self.neighbours.state_ids(self.server, &self.room.room_id, event_id).await {
+            Ok(told) => told,
+            Err(Unanswered::Refused(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let wanted: Vec<OwnedEventId> = told.state.iter().chain(&told.auth_chain).take(MOST).cloned().collect();
+        let missing = self.unknown(wanted).await?;
+        let events = if missing.len() > SINGLE {
+            match self.neighbours.state(self.server, &self.room.room_id, event_id).await {
+                Ok(state) => {
+                    let all = state.state.into_iter().chain(state.auth_chain).take(MOST).collect();
+                    self.checked(all).await?
+                }
+                Err(Unanswered::Refused(_)) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            self.fetch_single(&missing).await?
+        };
+        self.keep_outliers(events).await?;
+        Ok(Some(told.state.into()))
+    }
+
+    /// Those of these events that are not here.
+    async fn unknown(&self, ids: Vec<OwnedEventId>) -> Result<Vec<OwnedEventId>, GatherError> {
+        let room = self.room.clone();
+        let read = self.rooms.inner.store.read(move |tx| {
+            let mut unknown = Vec::new();
+            for id in &ids {
+                if tx.events().by_id(&room, id)?.is_none() {
+                    unknown.push(id.clone());
+                }
+            }
+            unknown.sort_unstable();
+            unknown.dedup();
+            Ok(unknown)
+        });
+        Ok(read.await?)
+    }
+
+    /// Keeps events whose past we don't know, what allows them first.
+    async fn keep_outliers(&self, pdus: Vec<Arc<Pdu>>) -> Result<(), GatherError> {
+        self.rooms.keep_outliers(self.room, sorted(pdus, By::Auth)).await.map_err(Into::into)
+    }
+}
+
+impl Rooms {
+    /// Writes outliers, in this order, behind everybody else.
+    pub(crate) async fn keep_outliers(&self, room: &Arc<RoomRecord>, pdus: Vec<Arc<Pdu>>) -> Result<(), StoreError> {
+        for part in pdus.chunks(OUTLIERS) {
+            let (part, room, config) = (part.to_vec(), room.clone(), self.inner.config.clone());
+            let write = self.inner.store.write_quiet(vec![Noun::Room(room.num)], move |tx| {
+                let mut appender = Appender::at_tip(tx, room.clone(), &config)?;
+                for pdu in &part {
+                    appender.receive_outlier(pdu)?;
+                }
+                appender.write().map(|_| ())
+            });
+            write.await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! A room taken over from another server: its state and what allows it as outliers in bulk, then one small commit that makes
+//! it visible, with the join of our user as its first live event. A room we were in before is taken up again behind a gap.
+//!
+//! Spec: server-server API, "Joining Rooms", `send_join`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hearth_matrix::Pdu;
+use hearth_matrix::rules;
+use hearth_matrix::ruma::{OwnedEventId, RoomVersionId, UserId};
+use hearth_store::{Membership, Noun, RoomRecord, Standing, StoreError, StringNum, TakenMember};
+use rustc_hash::FxHashSet;
+
+use super::signatures;
+use super::sorting::{By, sorted};
+use crate::append::Appender;
+use crate::{RoomError, Rooms};
+
+/// Events of a room's state and auth chain.
+const MOST: usize = 500_000;
+/// Members written in one commit.
+const MEMBERS: usize = 500;
+
+/// Members of a state.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) joined: i64,
+    pub(super) invited: i64,
+    pub(super) knocked: i64,
+    pub(super) joined_local: i64,
+}
+
+impl Rooms {
+    /// Installs a room: the state before `join`, all that allows it, and `join` itself.
+    pub async fn install(
+        &self,
+        version: RoomVersionId,
+        join: Arc<Pdu>,
+        state: Vec<String>,
+        auth_chain: Vec<String>,
+    ) -> Result<(), RoomError> {
+        let rules = rules(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
+        let Some(neighbours) = self.inner.inbound.neighbours.get() else {
+            return Err(RoomError::Remote(join.room_id.to_string()));
+        };
+        let read = |json: &String| Pdu::from_remote(json, rules).ok().filter(|pdu| pdu.room_id == join.room_id);
+        let state: Vec<Arc<Pdu>> = state.iter().take(MOST).filter_map(read).map(Arc::new).collect();
+        let chain = auth_chain.iter().take(MOST).filter_map(read).map(Arc::new);
+        let all = sorted(state.iter().cloned().chain(chain).collect(), By::Auth);
+        let outcomes = signatures::check(&**neighbours, &all, rules).await;
+        let good: Vec<Arc<Pdu>> =
+            all.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(pdu, _)| pdu).collect();
+        let room = self.record_of(version, &join, &state).await?;
+        let good_ids: FxHashSet<OwnedEventId> = good.iter().map(|pdu| pdu.event_id.clone()).collect();
+        self.keep_outliers(&room, good).await?;
+        let told: Arc<[OwnedEventId]> =
+            state.iter().map(|pdu| pdu.event_id.clone()).filter(|id| good_ids.contains(id)).collect();
+        let counts = self.members_of(&room, &told).await?;
+        self.open_room(&room, join, told, counts).await
+    }
+
+    /// The room's record: the one that is there, or a new one.
+    async fn record_of(
+        &self,
+        version: RoomVersionId,
+        join: &Arc<Pdu>,
+        state: &[Arc<Pdu>],
+    ) -> Result<Arc<RoomRecord>, RoomError> {
+        let Some(create) = state.iter().find(|pdu| pdu.is_state("m.room.create", "")).cloned() else {
+            return Err(RoomError::BadEvent("the room that the other server sent has no m.room.create event".into()));
+        };
+        let content: serde_json::Value = serde_json::from_str(create.content.get()).unwrap_or_default();
+        let text = |field: &str| content.get(field).and_then(|value| value.as_str()).map(str::to_owned);
+        if text("room_version").as_deref().unwrap_or("1") != version.as_str() {
+            return Err(RoomError::BadEvent("the room that the other server sent is of another version".into()));
+        }
+        let (room_type, room_id) = (text("type"), join.room_id.clone());
+        let federate = content.get("m.federate").and_then(serde_json::Value::as_bool).unwrap_or(true);
+        let write = self.inner.store.write(Self::moving_into(&join.room_id), move |tx| {
+            if let Some(room) = tx.rooms().by_id(&room_id)? {
+                return Ok(room);
+            }
+            let creator = tx.intern(create.sender.as_str())?;
+            let room_type = room_type.clone();
+            let ts = create.origin_server_ts;
+            let record = Arc::new(tx.rooms().prepare(&room_id, &version, creator, room_type, federate, ts)?);
+            tx.rooms().insert(&record)?;
+            Ok(record)
+        });
+        Ok(write.await?)
+    }
+
+    /// Writes the members of a room that is new to us, and counts them. Of one we know the difference is written at the end.
+    async fn members_of(
+        &self,
+        room: &Arc<RoomRecord>,
+        told: &Arc<[OwnedEventId]>,
+    ) -> Result<Option<Counts>, RoomError> {
+        let num = room.num;
+        if self.inner.store.read(move |tx| tx.rooms().tip(num)).await?.is_some() {
+            return Ok(None);
+        }
+        let mut counts = Counts::default();
+        let mut servers: BTreeMap<String, i64> = BTreeMap::new();
+        for part in told.chunks(MEMBERS) {
+            let (part, record, config) = (part.to_vec(), room.clone(), self.inner.config.clone());
+            let write = self.inner.store.write_quiet(vec![Noun::Room(num)], move |tx| {
+                let mut members = Vec::new();
+                for id in &part {
+                    let Some(row) = tx.events().by_id(&record, id)? else { continue };
+                    let pdu = tx.events().pdu(&record, row.num)?;
+                    let (Some(("m.room.member", target)), Some(membership)) =
+                        (pdu.state_pair(), pdu.membership().and_then(Membership::from_spec))
+                    else {
+                        continue;
+                    };
+                    let Ok(user_id) = <&UserId>::try_from(target) else { continue };
+                    if row.standing == Standing::Rejected {
+                        continue;
+                    }
+                    let local = user_id.server_name() == &*config.server_name;
+                    let user = tx.intern(target)?;
+                    let member = TakenMember { user, membership, event: row.num, sender: row.sender, local };
+                    members.push((member, user_id.server_name().to_string()));
+                }
+                let rows: Vec<TakenMember> = members.iter().map(|(member, _)| *member).collect();
+                tx.members().take_over(record.num, &rows)?;
+                Ok(members)
+            });
+            for (member, server) in write.await? {
+                match member.membership {
+                    Membership::Join => {
+                        counts.joined += 1;
+                        counts.joined_local += i64::from(member.local);
+                        *servers.entry(server).or_default() += 1;
+                    }
+                    Membership::Invite => counts.invited += 1,
+                    Membership::Knock => counts.knocked += 1,
+                    Membership::Leave | Membership::Ban => {}
+                }
+            }
+        }
+        let write = self.inner.store.write_quiet(vec![Noun::Room(num)], move |tx| {
+            let servers = servers.iter().map(|(name, joined)| Ok((tx.intern(name)?, *joined)));
+            let servers: Vec<(StringNum, i64)> = servers.collect::<Result<_, StoreError>>()?;
+            tx.members().take_over_servers(num, &servers)
+        });
+        write.await?;
+        Ok(Some(counts))
+    }
+
+    /// The last commit: the room is there.
+    async fn open_room(
+        &self,
+        room: &Arc<RoomRecord>,
+        join: Arc<Pdu>,
+        told: Arc<[OwnedEventId]>,
+        counts: Option<Counts>,
+    ) -> Result<(), RoomError> {
+        let (room, config) = (room.clone(), self.inner.config.clone());
+        let write = self.inner.store.write(vec![Noun::Room(room.num)], move |tx| {
+            let mut appender = Appender::at_tip(tx, room.clone(), &config)?;
+            match appender.take_over(&join, &told, counts)? {
+                Ok(()) => appender.write().map(|_| Ok(())),
+                Err(refusal) => Ok(Err(refusal)),
+            }
+        });
+        write.await?
+    }
+}

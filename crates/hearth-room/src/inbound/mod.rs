@@ -1,0 +1,81 @@
+//! The room's side of federation: remote events come in, what they lack is fetched, branches are resolved.
+//!
+//! `receive.rs` takes PDUs and stages them; a room's `worker.rs` checks signatures and hands what is ready to the room's turn
+//! (`judge.rs`); `gather.rs` fetches what is missing, outside the turn, from the [`Neighbours`]. No HTTP here.
+//! Spec: server-server API, "PDUs", "Retrieving events".
+
+mod acl;
+mod gather;
+mod install;
+mod join;
+mod judge;
+mod neighbours;
+mod receive;
+mod serve;
+mod signatures;
+mod sorting;
+mod worker;
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use hearth_matrix::ruma::OwnedRoomId;
+use hearth_store::RoomNum;
+use rustc_hash::FxHashMap;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::{RoomError, Rooms};
+
+pub use join::Welcomed;
+pub(crate) use judge::Arrival;
+pub use judge::Verdict;
+pub use neighbours::{
+    Answer, JoinAnswer, MissingEvents, Neighbours, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
+};
+pub use receive::{Dropped, Received};
+pub use serve::StateBefore;
+
+/// Servers that are asked something at once, for all rooms.
+const ASKED_AT_ONCE: usize = 64;
+
+/// What rooms know of other servers.
+pub(crate) struct Inbound {
+    neighbours: OnceLock<Arc<dyn Neighbours>>,
+    /// A room has an entry while its staged events are worked at.
+    workers: Mutex<FxHashMap<OwnedRoomId, Arc<Notify>>>,
+    asking: Semaphore,
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self { neighbours: OnceLock::new(), workers: Mutex::default(), asking: Semaphore::new(ASKED_AT_ONCE) }
+    }
+}
+
+impl Inbound {
+    fn workers(&self) -> MutexGuard<'_, FxHashMap<OwnedRoomId, Arc<Notify>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rooms {
+    /// Introduces the other servers, once. What was staged before the last stop is taken up again.
+    pub async fn connect(&self, neighbours: Arc<dyn Neighbours>) -> Result<(), RoomError> {
+        // A second introduction changes nothing.
+        let _ = self.inner.inbound.neighbours.set(neighbours);
+        let mut room = RoomNum(0);
+        loop {
+            let next = self.inner.store.read(move |tx| {
+                let Some(num) = tx.staged().room_after(room)? else { return Ok(None) };
+                Ok(Some(tx.rooms().by_num(num)?))
+            });
+            let Some(record) = next.await? else { return Ok(()) };
+            room = record.num;
+            self.wake_worker(record.room_id.clone());
+        }
+    }
+
+    /// Whether nothing staged is being worked at.
+    pub fn is_idle(&self) -> bool {
+        self.inner.inbound.workers().is_empty()
+    }
+}

@@ -1,0 +1,155 @@
+//! What a room asks of other servers. Whoever answers knows HTTP, addresses and keys; the room does not.
+
+use std::pin::Pin;
+
+use hearth_matrix::ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
+
+/// An answer that takes its time.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// No answer came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// The server cannot be reached now; it may be asked again.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// It said that it doesn't have it, or won't tell.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// A key that a signature needs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WantedKey {
+    /// Whose.
+    pub server: OwnedServerName,
+    /// Which, with the algorithm: `ed25519:…`.
+    pub key_id: String,
+    /// When it must have been valid; none where that doesn't matter (room versions 1 to 4).
+    pub at: Option<i64>,
+}
+
+/// A question for events between two edges of the room.
+#[derive(Clone, Debug)]
+pub struct MissingEvents {
+    /// What we have.
+    pub earliest: Vec<OwnedEventId>,
+    /// What we want to know the events before of.
+    pub latest: Vec<OwnedEventId>,
+    /// At most so many.
+    pub limit: u32,
+    /// None of less depth.
+    pub min_depth: u64,
+}
+
+/// State before an event, by ids.
+#[derive(Clone, Debug, Default)]
+pub struct StateIdsAt {
+    /// The state.
+    pub state: Vec<OwnedEventId>,
+    /// All that allows it.
+    pub auth_chain: Vec<OwnedEventId>,
+}
+
+/// State before an event, as JSON.
+#[derive(Clone, Debug, Default)]
+pub struct StateAt {
+    /// The state.
+    pub state: Vec<String>,
+    /// All that allows it.
+    pub auth_chain: Vec<String>,
+}
+
+/// A member event that another server drafted for us.
+#[derive(Clone, Debug)]
+pub struct Template {
+    /// The room's version.
+    pub version: RoomVersionId,
+    /// The event, neither hashed nor signed.
+    pub event: String,
+}
+
+/// A room that another server let us into.
+#[derive(Clone, Debug, Default)]
+pub struct JoinAnswer {
+    /// Our join with more signatures, if it needed them.
+    pub event: Option<String>,
+    /// The state before it.
+    pub state: Vec<String>,
+    /// All that allows that state.
+    pub auth_chain: Vec<String>,
+}
+
+/// Other servers. Events come as JSON in federation format, unchecked.
+pub trait Neighbours: Send + Sync + 'static {
+    /// Public keys, many at once; those that are not to be had are left out.
+    fn keys(&self, wanted: Vec<WantedKey>) -> Answer<'_, Vec<(WantedKey, [u8; 32])>>;
+
+    /// The same without asking anybody.
+    fn keys_at_hand(&self, wanted: &[WantedKey]) -> Vec<(WantedKey, [u8; 32])> {
+        let _ = wanted;
+        Vec::new()
+    }
+
+    /// `POST /get_missing_events/{roomId}`
+    fn missing_events<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        question: MissingEvents,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>>;
+
+    /// `GET /event/{eventId}`
+    fn event<'a>(&'a self, server: &'a ServerName, event_id: &'a EventId) -> Answer<'a, Result<String, Unanswered>>;
+
+    /// `GET /state_ids/{roomId}`
+    fn state_ids<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+    ) -> Answer<'a, Result<StateIdsAt, Unanswered>>;
+
+    /// `GET /state/{roomId}`
+    fn state<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+    ) -> Answer<'a, Result<StateAt, Unanswered>>;
+
+    /// `GET /event_auth/{roomId}/{eventId}`
+    fn event_auth<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>>;
+
+    /// `GET /backfill/{roomId}`
+    fn backfill<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        from: Vec<OwnedEventId>,
+        limit: u32,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>>;
+
+    /// `GET /make_join/{roomId}/{userId}`
+    fn make_join<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+        versions: &'a [RoomVersionId],
+    ) -> Answer<'a, Result<Template, Unanswered>>;
+
+    /// `PUT /send_join/{roomId}/{eventId}`
+    fn send_join<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<JoinAnswer, Unanswered>>;
+}

@@ -1,0 +1,212 @@
+//! PDUs of a transaction: checked for what can be checked at once, and staged durably before they are answered.
+//!
+//! Spec: server-server API, "Transactions", "Checks performed on receipt of a PDU", 1 to 3.
+
+use std::sync::Arc;
+
+use hearth_matrix::Pdu;
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, ServerName};
+use hearth_matrix::signatures::VerifyError;
+use hearth_store::{Noun, RoomRecord, Standing, StateKey, StoreError, Tx};
+use serde::Deserialize;
+
+use super::acl::ServerAcl;
+use super::signatures;
+use crate::{RoomError, Rooms};
+
+/// Events that may wait for one room.
+const STAGED: i64 = 10_000;
+/// Events that may wait for one room, from one server.
+const STAGED_OF_ORIGIN: i64 = 2_000;
+
+/// What became of a PDU at the door.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Its id, if that much could be read.
+    pub event_id: Option<OwnedEventId>,
+    /// Staged (or here already), or dropped.
+    pub outcome: Result<(), Dropped>,
+}
+
+/// Why a PDU was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Dropped {
+    /// It is no event of its room's version.
+    #[error("{0}")]
+    Malformed(String),
+    /// We are not in the room.
+    #[error("this server is not in the room")]
+    UnknownRoom,
+    /// The room's server ACL shuts out who sent or who made it.
+    #[error("{0} is shut out by the room's server ACL")]
+    ShutOut(String),
+    /// A signature is missing or wrong.
+    #[error("{0}")]
+    Signature(String),
+    /// Too much waits already, of this server or for this room.
+    #[error("too many events wait for this room")]
+    TooMany,
+}
+
+/// A room that we are in, and its server ACL.
+type KnownRoom = (Arc<RoomRecord>, Option<ServerAcl>);
+
+/// A PDU with its place in the transaction.
+struct Candidate {
+    at: usize,
+    room: Arc<RoomRecord>,
+    pdu: Arc<Pdu>,
+    verified: bool,
+}
+
+impl Rooms {
+    /// Takes PDUs that another server sent. What is accepted for work is durable when this returns.
+    pub async fn receive(&self, origin: &ServerName, pdus: &[String]) -> Result<Vec<Received>, RoomError> {
+        let mut received: Vec<Received> =
+            pdus.iter().map(|_| Received { event_id: None, outcome: Err(Dropped::UnknownRoom) }).collect();
+        let rooms: Vec<Option<OwnedRoomId>> = pdus.iter().map(|json| room_id(json)).collect();
+        let mut distinct: Vec<OwnedRoomId> = rooms.iter().flatten().cloned().collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let known = self.inner.store.read(move |tx| distinct.iter().map(|room| standing_of(tx, room)).collect());
+        let known: Vec<Option<KnownRoom>> = known.await?;
+
+        let mut candidates = Vec::new();
+        for (at, (json, room_id)) in pdus.iter().zip(&rooms).enumerate() {
+            let Some(room_id) = room_id else {
+                received[at].outcome = Err(Dropped::Malformed("it names no room".into()));
+                continue;
+            };
+            let Some((room, acl)) = known.iter().flatten().find(|(room, _)| room.room_id == *room_id) else { continue };
+            match candidate(origin, json, room, acl.as_ref()) {
+                Ok(pdu) => {
+                    received[at] = Received { event_id: Some(pdu.event_id.clone()), outcome: Ok(()) };
+                    candidates.push(Candidate { at, room: room.clone(), pdu: Arc::new(pdu), verified: false });
+                }
+                Err((event_id, dropped)) => received[at] = Received { event_id, outcome: Err(dropped) },
+            }
+        }
+        self.check_at_hand(&mut candidates, &mut received);
+        self.stage(origin, candidates, &mut received).await?;
+        Ok(received)
+    }
+
+    /// Signatures whose keys are at hand are checked before anything is stored; the others later.
+    fn check_at_hand(&self, candidates: &mut Vec<Candidate>, received: &mut [Received]) {
+        let Some(neighbours) = self.inner.inbound.neighbours.get() else { return };
+        candidates.retain_mut(|candidate| {
+            let outcome =
+                signatures::check_at_hand(&**neighbours, std::slice::from_ref(&candidate.pdu), candidate.room.rules);
+            match outcome.into_iter().next() {
+                Some(Ok(())) => candidate.verified = true,
+                Some(Err(error @ (VerifyError::Wrong(_) | VerifyError::Unsigned(_) | VerifyError::Malformed))) => {
+                    received[candidate.at].outcome = Err(Dropped::Signature(error.to_string()));
+                    return false;
+                }
+                Some(Err(VerifyError::UnknownKey(_))) | None => {}
+            }
+            true
+        });
+    }
+
+    async fn stage(
+        &self,
+        origin: &ServerName,
+        candidates: Vec<Candidate>,
+        received: &mut [Received],
+    ) -> Result<(), RoomError> {
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        let mut rooms: Vec<Arc<RoomRecord>> = candidates.iter().map(|candidate| candidate.room.clone()).collect();
+        rooms.sort_unstable_by_key(|room| room.num);
+        rooms.dedup_by_key(|room| room.num);
+        let nouns: Vec<Noun> = rooms.iter().map(|room| Noun::Room(room.num)).collect();
+        let (origin, ts) = (origin.to_owned(), self.inner.time.now_ms());
+        let write = self.inner.store.write(nouns, move |tx| {
+            let origin = tx.intern(origin.as_str())?;
+            let mut refused = Vec::new();
+            let mut staged_in = Vec::new();
+            for room in &rooms {
+                let (mut all, mut of_origin) = tx.staged().count(room.num, origin)?;
+                for Candidate { at, pdu, verified, .. } in candidates.iter().filter(|c| c.room.num == room.num) {
+                    if is_known(tx, room, pdu)? {
+                        continue;
+                    }
+                    if all >= STAGED || of_origin >= STAGED_OF_ORIGIN {
+                        refused.push(*at);
+                        continue;
+                    }
+                    if tx.staged().stage(room, origin, &pdu.event_id, &pdu.json, ts, *verified)? {
+                        (all, of_origin) = (all + 1, of_origin + 1);
+                        staged_in.push(room.room_id.clone());
+                    }
+                }
+            }
+            Ok((refused, staged_in))
+        });
+        let (refused, mut staged_in) = write.await?;
+        for at in refused {
+            received[at].outcome = Err(Dropped::TooMany);
+        }
+        staged_in.dedup();
+        for room_id in staged_in {
+            self.wake_worker(room_id);
+        }
+        Ok(())
+    }
+}
+
+/// Whether an event was judged already.
+pub(super) fn is_known(tx: &mut Tx<'_>, room: &RoomRecord, pdu: &Pdu) -> Result<bool, StoreError> {
+    let row = tx.events().by_id(room, &pdu.event_id)?;
+    Ok(row.is_some_and(|row| row.standing != Standing::Outlier))
+}
+
+/// The room that an event names. Create events of version 12 name none; they come with a join.
+fn room_id(json: &str) -> Option<OwnedRoomId> {
+    #[derive(Deserialize)]
+    struct Named {
+        room_id: OwnedRoomId,
+    }
+    serde_json::from_str::<Named>(json).ok().map(|named| named.room_id)
+}
+
+/// A room that we are in, and its server ACL.
+fn standing_of(tx: &mut Tx<'_>, room_id: &OwnedRoomId) -> Result<Option<KnownRoom>, StoreError> {
+    let Some(room) = tx.rooms().by_id(room_id)? else { return Ok(None) };
+    let Some(tip) = tx.rooms().tip(room.num)?.filter(|tip| tip.joined_local > 0) else { return Ok(None) };
+    let (Some(kind), Some(state_key)) = (tx.string_num("m.room.server_acl")?, tx.string_num("")?) else {
+        return Ok(Some((room, None)));
+    };
+    let Some(snapshot) = tip.snapshot else { return Ok(Some((room, None))) };
+    let acl = match tx.state().get(room.num, snapshot, StateKey { kind, state_key })? {
+        Some(num) => ServerAcl::parse(tx.events().pdu(&room, num)?.content.get()),
+        None => None,
+    };
+    Ok(Some((room, acl)))
+}
+
+fn candidate(
+    origin: &ServerName,
+    json: &str,
+    room: &RoomRecord,
+    acl: Option<&ServerAcl>,
+) -> Result<Pdu, (Option<OwnedEventId>, Dropped)> {
+    let pdu = Pdu::from_remote(json, room.rules).map_err(|error| (None, Dropped::Malformed(error.to_string())))?;
+    let drop = |dropped| Err((Some(pdu.event_id.clone()), dropped));
+    if pdu.room_id != room.room_id {
+        return drop(Dropped::Malformed("it is of another room".into()));
+    }
+    if pdu.prev_events.is_empty() {
+        return drop(Dropped::Malformed("nothing comes before it".into()));
+    }
+    if let Some(acl) = acl {
+        for server in [origin, pdu.sender.server_name()] {
+            if !acl.allows(server) {
+                return drop(Dropped::ShutOut(server.to_string()));
+            }
+        }
+    }
+    Ok(pdu)
+}

@@ -1,0 +1,169 @@
+//! What other servers ask of our rooms: events between two edges, state before an event, what allows an event, history.
+//!
+//! Whether the asker is in the room, and which events it may see, is for the caller to judge.
+//! Spec: server-server API, "Retrieving events".
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use hearth_matrix::Pdu;
+use hearth_matrix::ruma::{EventId, OwnedEventId, RoomId};
+use hearth_store::{EventNum, EventRow, RoomRecord, Standing, StoreError, Tx};
+use rustc_hash::FxHashSet;
+
+use super::MissingEvents;
+use crate::{RoomError, Rooms};
+
+/// Events walked past for one answer.
+const WALKED: usize = 1_000;
+/// The most events of one answer.
+const MOST: usize = 100;
+
+/// The state before an event, and all that allows it.
+#[derive(Clone, Debug)]
+pub struct StateBefore {
+    /// The state.
+    pub state: Vec<Arc<Pdu>>,
+    /// Its full auth chain.
+    pub auth_chain: Vec<Arc<Pdu>>,
+}
+
+impl Rooms {
+    /// Events that come before `latest` and are not (before) `earliest`, oldest first.
+    pub async fn missing_events(&self, room_id: &RoomId, question: MissingEvents) -> Result<Vec<Arc<Pdu>>, RoomError> {
+        let room_id = room_id.to_owned();
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(None) };
+            let limit = (question.limit as usize).min(MOST);
+            let mut found = walk_back(tx, &room, &question.latest, &question.earliest, limit, true)?;
+            found.retain(|pdu| pdu.depth >= question.min_depth);
+            found.reverse();
+            Ok(Some(found))
+        });
+        read.await?.ok_or(RoomError::UnknownRoom)
+    }
+
+    /// Events from `from` backwards, those included, newest first.
+    pub async fn history_before(
+        &self,
+        room_id: &RoomId,
+        from: Vec<OwnedEventId>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Pdu>>, RoomError> {
+        let room_id = room_id.to_owned();
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(None) };
+            walk_back(tx, &room, &from, &[], limit.min(MOST), false).map(Some)
+        });
+        read.await?.ok_or(RoomError::UnknownRoom)
+    }
+
+    /// The state before an event.
+    pub async fn state_before(&self, room_id: &RoomId, event_id: &EventId) -> Result<StateBefore, RoomError> {
+        let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
+            let not_found = Ok(Err(RoomError::NotFound("The state before this event is not known")));
+            let Some(row) = tx.events().by_id(&room, &event_id)? else { return not_found };
+            let Some(snapshot) = row.snapshot_before else { return not_found };
+            let entries = tx.state().load(room.num, snapshot)?;
+            let mut nums: Vec<EventNum> = entries.into_iter().map(|entry| entry.event).collect();
+            nums.sort_unstable();
+            let state = tx.events().pdus(&room, &nums)?;
+            let auth_chain = auth_chain(tx, &room, &nums)?;
+            Ok(Ok(StateBefore { state, auth_chain }))
+        });
+        read.await?
+    }
+
+    /// The full auth chain of an event, what allows others first.
+    pub async fn auth_chain(&self, room_id: &RoomId, event_id: &EventId) -> Result<Vec<Arc<Pdu>>, RoomError> {
+        let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
+            match tx.events().by_id(&room, &event_id)? {
+                Some(row) => auth_chain(tx, &room, &[row.num]).map(Ok),
+                None => Ok(Err(RoomError::NotFound("This event is not known"))),
+            }
+        });
+        read.await?
+    }
+
+    /// An event of a room, and how it stands here.
+    pub async fn event(&self, room_id: &RoomId, event_id: &EventId) -> Result<Option<(Arc<Pdu>, Standing)>, RoomError> {
+        let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(None) };
+            match tx.events().by_id(&room, &event_id)? {
+                Some(row) => Ok(Some((tx.events().pdu(&room, row.num)?, row.standing))),
+                None => Ok(None),
+            }
+        });
+        Ok(read.await?)
+    }
+}
+
+/// Walks from events backwards along `prev_events`, nearest first.
+fn walk_back(
+    tx: &mut Tx<'_>,
+    room: &RoomRecord,
+    from: &[OwnedEventId],
+    until: &[OwnedEventId],
+    limit: usize,
+    behind: bool,
+) -> Result<Vec<Arc<Pdu>>, StoreError> {
+    let stop: FxHashSet<&OwnedEventId> = until.iter().collect();
+    let mut seen: FxHashSet<OwnedEventId> = from.iter().cloned().collect();
+    let mut todo: VecDeque<OwnedEventId> = from.iter().cloned().collect();
+    let mut found = Vec::new();
+    let mut walked = 0;
+    while let Some(id) = todo.pop_front() {
+        walked += 1;
+        if found.len() >= limit || walked > WALKED {
+            break;
+        }
+        let Some(row) = tx.events().by_id(room, &id)?.filter(has_past) else { continue };
+        let pdu = tx.events().pdu(room, row.num)?;
+        for prev in &pdu.prev_events {
+            if !stop.contains(prev) && seen.insert(prev.clone()) {
+                todo.push_back(prev.clone());
+            }
+        }
+        if row.standing != Standing::Rejected && !(behind && from.contains(&id)) {
+            found.push(pdu);
+        }
+    }
+    Ok(found)
+}
+
+fn has_past(row: &EventRow) -> bool {
+    row.standing != Standing::Outlier
+}
+
+/// Everything that allows these events, without them unless they allow each other; what allows others first.
+fn auth_chain(tx: &mut Tx<'_>, room: &RoomRecord, of: &[EventNum]) -> Result<Vec<Arc<Pdu>>, StoreError> {
+    let mut chain: BTreeSet<EventNum> = BTreeSet::new();
+    let mut level: Vec<EventNum> = of.to_vec();
+    let create = room.rules.authorization.room_create_event_id_as_room_id;
+    if create
+        && let Ok(id) = OwnedEventId::try_from(room.room_id.as_str().replacen('!', "$", 1))
+        && let Some(num) = tx.events().num(room, &id)?
+    {
+        chain.insert(num);
+    }
+    while !level.is_empty() {
+        let mut next = BTreeSet::new();
+        for pdu in tx.events().pdus(room, &level)? {
+            for id in &pdu.auth_events {
+                if let Some(num) = tx.events().num(room, id)?
+                    && chain.insert(num)
+                {
+                    next.insert(num);
+                }
+            }
+        }
+        level = next.into_iter().collect();
+    }
+    let nums: Vec<EventNum> = chain.into_iter().collect();
+    tx.events().pdus(room, &nums)
+}

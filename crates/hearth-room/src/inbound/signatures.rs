@@ -1,0 +1,98 @@
+//! Signatures of many events: all keys asked for at once, checked on all cores.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hearth_matrix::ruma::{OwnedServerName, ServerName};
+use hearth_matrix::signatures::{VerifyError, key_ids, required, verify};
+use hearth_matrix::{Pdu, RoomVersionRules};
+
+use super::{Neighbours, WantedKey};
+
+/// Fewer events than this are checked where the caller stands.
+const FEW: usize = 32;
+
+/// A public key, and when it is known to have been valid.
+type KeyAt = (Option<i64>, [u8; 32]);
+
+/// Keys by server and id.
+#[derive(Clone, Default)]
+pub(super) struct Keys(HashMap<(OwnedServerName, String), Vec<KeyAt>>);
+
+impl Keys {
+    fn new(found: Vec<(WantedKey, [u8; 32])>) -> Self {
+        let mut keys = Self::default();
+        for (wanted, key) in found {
+            keys.0.entry((wanted.server, wanted.key_id)).or_default().push((wanted.at, key));
+        }
+        keys
+    }
+
+    fn verify(&self, pdu: &Pdu, rules: &RoomVersionRules) -> Result<(), VerifyError> {
+        let at = valid_at(pdu, rules);
+        verify(pdu, rules, |server: &ServerName, key_id: &str| {
+            let known = self.0.get(&(server.to_owned(), key_id.to_owned()))?;
+            known.iter().find(|(valid_at, _)| *valid_at == at).map(|(_, key)| *key)
+        })
+    }
+}
+
+fn valid_at(pdu: &Pdu, rules: &RoomVersionRules) -> Option<i64> {
+    rules.enforce_key_validity.then_some(pdu.origin_server_ts)
+}
+
+fn wanted(pdus: &[Arc<Pdu>], rules: &RoomVersionRules) -> Vec<WantedKey> {
+    let mut all = Vec::new();
+    for pdu in pdus {
+        for server in required(pdu, rules).unwrap_or_default() {
+            let at = valid_at(pdu, rules);
+            all.extend(key_ids(pdu, &server).into_iter().map(|key_id| WantedKey {
+                server: server.clone(),
+                key_id,
+                at,
+            }));
+        }
+    }
+    all.sort_unstable_by(|a, b| (&a.server, &a.key_id, a.at).cmp(&(&b.server, &b.key_id, b.at)));
+    all.dedup();
+    all
+}
+
+/// Checks with the keys at hand only.
+pub(super) fn check_at_hand(
+    neighbours: &dyn Neighbours,
+    pdus: &[Arc<Pdu>],
+    rules: &'static RoomVersionRules,
+) -> Vec<Result<(), VerifyError>> {
+    let keys = Keys::new(neighbours.keys_at_hand(&wanted(pdus, rules)));
+    pdus.iter().map(|pdu| keys.verify(pdu, rules)).collect()
+}
+
+/// Checks events; the outcomes are in their order.
+pub(super) async fn check(
+    neighbours: &dyn Neighbours,
+    pdus: &[Arc<Pdu>],
+    rules: &'static RoomVersionRules,
+) -> Vec<Result<(), VerifyError>> {
+    if pdus.is_empty() {
+        return Vec::new();
+    }
+    let keys = Arc::new(Keys::new(neighbours.keys(wanted(pdus, rules)).await));
+    if pdus.len() < FEW {
+        return pdus.iter().map(|pdu| keys.verify(pdu, rules)).collect();
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut parts = Vec::with_capacity(cores);
+    for part in pdus.chunks(pdus.len().div_ceil(cores)) {
+        let (part, keys) = (part.to_vec(), keys.clone());
+        let len = part.len();
+        let check = move || part.iter().map(|pdu| keys.verify(pdu, rules)).collect::<Vec<_>>();
+        parts.push((len, tokio::task::spawn_blocking(check)));
+    }
+    let mut outcomes = Vec::with_capacity(pdus.len());
+    for (len, part) in parts {
+        // A panic is no proof.
+        outcomes.extend(part.await.unwrap_or_else(|_| vec![Err(VerifyError::Malformed); len]));
+    }
+    outcomes
+}

@@ -1,0 +1,277 @@
+//! Each outcome of the checks, and what follows from it.
+
+use std::sync::Arc;
+
+use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomVersionId};
+use hearth_matrix::{Draft, Pdu, Place, rules, seal};
+use hearth_room::{Dropped, MemberAction};
+use hearth_store::Standing;
+use serde_json::json;
+
+use super::{House, Net, key, lock, name, object, public_room, user};
+
+/// Two servers in a room of version 10.
+async fn two() -> (Arc<Net>, OwnedRoomId) {
+    of_version(RoomVersionId::V10, 2).await
+}
+
+async fn of_version(version: RoomVersionId, servers: usize) -> (Arc<Net>, OwnedRoomId) {
+    let net = Net::of(servers, 1).await;
+    let room = public_room(&net.house(0), version).await;
+    for n in 1..servers {
+        let joined = net.house(n).rooms.join_through(&user(0, n), &room, &[name(0)], CanonicalJsonObject::new()).await;
+        joined.expect("joins");
+        net.calm_down().await;
+    }
+    (net, room)
+}
+
+/// An event of the second server as anybody there could forge it.
+async fn forged(house: &House, room: &OwnedRoomId, draft: Draft, auth: &[(&str, &str)]) -> Pdu {
+    let state = house.state(room).await;
+    let auth: Vec<OwnedEventId> =
+        auth.iter().filter_map(|(kind, key)| state.get(&((*kind).to_owned(), (*key).to_owned())).cloned()).collect();
+    let tip = house.tip(room).await.expect("a tip");
+    let ids = tip.extremities.clone();
+    let prev: Vec<OwnedEventId> =
+        house.store.read(move |tx| ids.iter().map(|num| tx.events().id(*num)).collect()).await.expect("reads");
+    let place = Place {
+        room_id: Some(room),
+        sender: &user(0, 1),
+        prev_events: &prev,
+        auth_events: &auth,
+        depth: tip.depth as u64 + 1,
+        origin_server_ts: 1_000_001,
+        server_name: &name(1),
+        v1: None,
+    };
+    seal(draft, &place, &key(1), rules(&RoomVersionId::V10).expect("known")).expect("seals")
+}
+
+const MESSAGE_AUTH: [(&str, &str); 3] =
+    [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", "@u0:s1.test")];
+
+fn message(body: &str) -> Draft {
+    Draft::message("m.room.message", object(json!({ "msgtype": "m.text", "body": body })))
+}
+
+async fn receive(net: &Net, json: &str) -> Result<(), Dropped> {
+    let house = net.house(0);
+    let received = house.rooms.receive(&name(1), &[json.to_owned()]).await.expect("the store works");
+    net.calm_down().await;
+    received.into_iter().next().expect("one answer").outcome
+}
+
+#[tokio::test(start_paused = true)]
+async fn rooms_of_every_version_are_joined_and_talked_in_across_servers() {
+    for version in hearth_matrix::SUPPORTED_VERSIONS {
+        let (net, room) = of_version(version.clone(), 3).await;
+        for n in 0..3 {
+            let said = net.house(n).send(&room, &user(0, n), "hello").await.expect("may talk");
+            net.calm_down().await;
+            for other in 0..3 {
+                let standing = net.house(other).standing(&room, &said).await;
+                assert_eq!(standing, Some(Standing::Live), "version {version}, from {n} to {other}");
+            }
+        }
+        let state = net.house(0).state(&room).await;
+        for n in 1..3 {
+            assert_eq!(net.house(n).state(&room).await, state, "version {version}");
+            let tip = net.house(n).tip(&room).await.expect("a tip");
+            assert_eq!((tip.joined, tip.joined_local, tip.extremities.len()), (3, 1, 1), "version {version}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_event_or_not_signed_is_dropped() {
+    let (net, room) = two().await;
+    let good = forged(&net.house(1), &room, message("hi"), &MESSAGE_AUTH).await;
+    let tampered = good.json.replace("ed25519:a\":\"", "ed25519:a\":\"AAAA");
+    assert!(matches!(receive(&net, &tampered).await, Err(Dropped::Signature(_))));
+    assert!(matches!(receive(&net, "{}").await, Err(Dropped::Malformed(_))));
+    let elsewhere = good.json.replace(room.as_str(), "!elsewhere:s0.test");
+    assert!(matches!(receive(&net, &elsewhere).await, Err(Dropped::UnknownRoom)));
+    assert_eq!(net.house(0).standing(&room, &good.event_id).await, None);
+    assert_eq!(receive(&net, &good.json).await, Ok(()));
+    assert_eq!(net.house(0).standing(&room, &good.event_id).await, Some(Standing::Live));
+    // Once more is nothing new.
+    let before = net.house(0).tip(&room).await;
+    assert_eq!(receive(&net, &good.json).await, Ok(()));
+    assert_eq!(net.house(0).tip(&room).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_with_another_content_than_it_was_hashed_with_is_taken_redacted() {
+    let (net, room) = two().await;
+    let good = forged(&net.house(1), &room, message("hi"), &MESSAGE_AUTH).await;
+    let changed = good.json.replace("\"body\":\"hi\"", "\"body\":\"ho\"");
+    assert_eq!(receive(&net, &changed).await, Ok(()));
+    let (pdu, standing) = net.house(0).rooms.event(&room, &good.event_id).await.expect("reads").expect("is there");
+    assert_eq!((pdu.content.get(), standing), ("{}", Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_the_acl_shuts_out_is_not_heard() {
+    let (net, room) = two().await;
+    let acl = json!({ "allow": ["*"], "deny": ["S1.*"] });
+    net.house(0).set(&room, &user(0, 0), "m.room.server_acl", "", acl).await.expect("may");
+    let event = forged(&net.house(1), &room, message("hi"), &MESSAGE_AUTH).await;
+    assert!(matches!(receive(&net, &event.json).await, Err(Dropped::ShutOut(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_auth_events_do_not_allow_is_rejected_and_stays_unseen() {
+    let (net, room) = two().await;
+    let topic = Draft::state("m.room.topic", "", object(json!({ "topic": "mine" })));
+    let event = forged(&net.house(1), &room, topic, &MESSAGE_AUTH).await;
+    let before = net.house(0).tip(&room).await;
+    assert_eq!(receive(&net, &event.json).await, Ok(()));
+    assert_eq!(net.house(0).standing(&room, &event.event_id).await, Some(Standing::Rejected));
+    assert_eq!(net.house(0).tip(&room).await, before, "it moves nothing");
+    let unneeded = [&MESSAGE_AUTH[..], &[("m.room.join_rules", "")]].concat();
+    let event = forged(&net.house(1), &room, message("hi"), &unneeded).await;
+    assert_eq!(receive(&net, &event.json).await, Ok(()));
+    assert_eq!(net.house(0).standing(&room, &event.event_id).await, Some(Standing::Rejected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_current_state_forbids_is_kept_and_not_shown() {
+    let (net, room) = two().await;
+    net.cut(0, 1);
+    let (here, there) = (net.house(0), net.house(1));
+    let said = there.send(&room, &user(0, 1), "still here").await.expect("may talk");
+    here.rooms.change_membership(&user(0, 0), &room, MemberAction::Ban(user(0, 1)), None).await.expect("may ban");
+    let packets = net.packets().await;
+    net.heal();
+    for packet in &packets {
+        net.deliver(packet).await;
+    }
+    net.calm_down().await;
+    assert_eq!(here.standing(&room, &said).await, Some(Standing::SoftFailed));
+    assert_eq!(here.tip(&room).await.expect("a tip").extremities.len(), 1);
+    assert_eq!(there.membership(&room, &user(0, 1)).await.as_deref(), Some("ban"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn branches_are_merged_by_what_comes_next() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    let levels = here.content(&room, "m.room.power_levels", "").await.expect("levels");
+    let mut levels = levels;
+    levels["users"]["@u0:s1.test"] = json!(50);
+    here.set(&room, &user(0, 0), "m.room.power_levels", "", levels).await.expect("may");
+    net.calm_down().await;
+    net.cut(0, 1);
+    let topic = |topic: &str| json!({ "topic": topic });
+    here.set(&room, &user(0, 0), "m.room.topic", "", topic("ours")).await.expect("may");
+    there.set(&room, &user(0, 1), "m.room.topic", "", topic("theirs")).await.expect("may");
+    there.set(&room, &user(0, 1), "m.room.name", "", json!({ "name": "Theirs" })).await.expect("may");
+    let packets = net.packets().await;
+    net.heal();
+    for packet in &packets {
+        net.deliver(packet).await;
+    }
+    net.calm_down().await;
+    assert_eq!(here.state(&room).await, there.state(&room).await);
+    assert_eq!(here.content(&room, "m.room.name", "").await, Some(json!({ "name": "Theirs" })));
+    assert_eq!(here.tip(&room).await.expect("a tip").extremities.len(), 2);
+    here.send(&room, &user(0, 0), "together").await.expect("may talk");
+    net.calm_down().await;
+    assert_eq!(here.tip(&room).await.expect("a tip").extremities.len(), 1);
+    assert_eq!(there.tip(&room).await.expect("a tip").extremities.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_are_missing_are_fetched_and_shown_before_those_that_name_them() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    for n in 0..30 {
+        there.send(&room, &user(0, 1), &format!("{n}")).await.expect("may talk");
+    }
+    let last = net.packets().await.pop().expect("a packet");
+    net.deliver(&last).await;
+    net.calm_down().await;
+    assert_eq!(here.bodies(&room).await, (0..30).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(here.tip(&room).await.expect("a tip").extremities.len(), 1);
+    assert!(here.gaps(&room).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn staged_events_outlive_a_restart() {
+    let (net, room) = two().await;
+    let there = net.house(1);
+    let first = there.send(&room, &user(0, 1), "first").await.expect("may talk");
+    drop(net.packets().await);
+    let second = there.send(&room, &user(0, 1), "second").await.expect("may talk");
+    let packets = net.packets().await;
+    lock(&net.mute).insert(name(1));
+    for packet in &packets {
+        net.deliver(packet).await;
+    }
+    let here = net.house(0);
+    assert_eq!(here.standing(&room, &second).await, None, "what it follows is not to be had");
+    let store = here.store.clone();
+    drop(here);
+    lock(&net.mute).clear();
+    net.move_in(0, store, 2).await;
+    net.calm_down().await;
+    for event in [&first, &second] {
+        assert_eq!(net.house(0).standing(&room, event).await, Some(Standing::Live));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redaction_may_come_before_its_target() {
+    let (net, room) = two().await;
+    let there = net.house(1);
+    let said = there.send(&room, &user(0, 1), "a slip").await.expect("may talk");
+    there.rooms.redact(&user(0, 1), &room, &said, None, None).await.expect("may redact");
+    let mut packets = net.packets().await;
+    packets.reverse();
+    for packet in &packets {
+        net.deliver(packet).await;
+    }
+    net.calm_down().await;
+    let here = net.house(0);
+    assert!(here.is_redacted(&room, &said).await);
+}
+
+impl House {
+    /// Bodies of messages in the order of their arrival.
+    async fn bodies(&self, room: &OwnedRoomId) -> Vec<String> {
+        let room = room.clone();
+        let read = self.store.read(move |tx| {
+            let room = tx.rooms().by_id(&room)?.expect("the room");
+            let upto = tx.position()?;
+            let mut rows = tx.events().newest(room.num, hearth_store::Position(0), upto, 1000)?;
+            rows.reverse();
+            let mut bodies = Vec::new();
+            for row in rows {
+                let pdu = tx.events().pdu(&room, row.num)?;
+                let content: serde_json::Value = serde_json::from_str(pdu.content.get()).expect("JSON");
+                bodies.extend(content["body"].as_str().map(str::to_owned));
+            }
+            Ok(bodies)
+        });
+        read.await.expect("reads")
+    }
+
+    async fn gaps(&self, room: &OwnedRoomId) -> Vec<OwnedEventId> {
+        let room = room.clone();
+        let read = self.store.read(move |tx| {
+            let room = tx.rooms().by_id(&room)?.expect("the room");
+            tx.events().gaps(room.num)?.into_iter().map(|(event, _)| tx.events().id(event)).collect()
+        });
+        read.await.expect("reads")
+    }
+
+    async fn is_redacted(&self, room: &OwnedRoomId, event: &OwnedEventId) -> bool {
+        let (room, event) = (room.clone(), event.clone());
+        let read = self.store.read(move |tx| {
+            let room = tx.rooms().by_id(&room)?.expect("the room");
+            Ok(tx.events().by_id(&room, &event)?.is_some_and(|row| row.redacted_by.is_some()))
+        });
+        read.await.expect("reads")
+    }
+}

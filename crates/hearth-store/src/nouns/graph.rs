@@ -1,0 +1,211 @@
+//! The graph of a room: what each event is, what came before it, what allows it, and what is missing of it.
+//!
+//! Also events that stand beside the timeline: outliers, rejected and soft-failed ones, history.
+
+use std::sync::Arc;
+
+use hearth_matrix::Pdu;
+
+use super::events::id_scope;
+use crate::{EventNum, Events, RoomNum, RoomRecord, SnapshotNum, Standing, StoreError, UserNum, Visibility};
+
+/// An event that takes no position: nobody waiting is told of it.
+#[derive(Clone, Debug)]
+pub struct KeptEvent {
+    /// Its number, from [`Events::intern`].
+    pub num: EventNum,
+    /// The event.
+    pub pdu: Arc<Pdu>,
+    /// How it stands; history is live.
+    pub standing: Standing,
+    /// The events right before it; of outliers they are not noted.
+    pub prev_events: Vec<EventNum>,
+    /// For events that can be auth events: those it names.
+    pub auth_events: Vec<EventNum>,
+    /// State before it, if known.
+    pub snapshot_before: Option<SnapshotNum>,
+    /// Of state events that stand: the state after it on its own branch.
+    pub snapshot_after: Option<SnapshotNum>,
+    /// History visibility at it.
+    pub visibility: Visibility,
+    /// Its place in the room.
+    pub room_order: i64,
+    /// The event that redacted it before it came.
+    pub redacted_by: Option<EventNum>,
+    /// The event it relates to and how.
+    pub relates_to: Option<(EventNum, String)>,
+}
+
+/// What an event hangs on.
+pub(super) struct Graph<'a> {
+    pub(super) prev_events: &'a [EventNum],
+    pub(super) auth_events: &'a [EventNum],
+    pub(super) relates_to: Option<(EventNum, &'a str)>,
+}
+
+impl Events<'_, '_> {
+    /// Writes an event that takes no position, or moves the standing of one that is there.
+    pub fn keep(&mut self, room: &RoomRecord, event: &KeptEvent) -> Result<(), StoreError> {
+        let (num, pdu) = (event.num, &event.pdu);
+        let graph = Graph {
+            prev_events: &event.prev_events,
+            auth_events: &event.auth_events,
+            relates_to: event.relates_to.as_ref().map(|(parent, rel)| (*parent, &**rel)),
+        };
+        self.insert_facts(room, num, pdu, &graph)?;
+        let kind = self.tx.intern(&pdu.kind)?;
+        let state_key = pdu.state_key.as_deref().map(|key| self.tx.intern(key)).transpose()?;
+        let sender: UserNum = self.tx.intern(pdu.sender.as_str())?;
+        self.tx.exec(
+            "INSERT INTO events (num, room, kind, state_key, sender, standing, moved, room_order, depth, origin_server_ts,
+                 snapshot_before, snapshot_after, visibility, redacted_by, outcome, unread, unread_thread)
+             VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10, $11, $12, $13, 0, 0, 0)
+             ON CONFLICT (num) DO UPDATE SET standing = excluded.standing, room_order = excluded.room_order,
+                 snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,
+                 visibility = excluded.visibility",
+            &[
+                num.into(),
+                room.num.into(),
+                kind.into(),
+                state_key.into(),
+                sender.into(),
+                (event.standing as i64).into(),
+                event.room_order.into(),
+                i64::try_from(pdu.depth).unwrap_or(i64::MAX).into(),
+                pdu.origin_server_ts.into(),
+                event.snapshot_before.into(),
+                event.snapshot_after.into(),
+                (event.visibility as i64).into(),
+                event.redacted_by.into(),
+            ],
+        )
+    }
+
+    /// What never changes about an event. An outlier's facts may be there already.
+    pub(super) fn insert_facts(
+        &mut self,
+        room: &RoomRecord,
+        num: EventNum,
+        pdu: &Arc<Pdu>,
+        graph: &Graph<'_>,
+    ) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO event_ids (num, room, event_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            &[num.into(), id_scope(room).into(), pdu.event_id.as_str().as_bytes().into()],
+        )?;
+        self.tx.exec(
+            "INSERT INTO event_json (num, json) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            &[num.into(), pdu.json.as_bytes().into()],
+        )?;
+        for parent in graph.prev_events {
+            self.tx.exec(
+                "INSERT INTO event_edges (parent, event) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                &[(*parent).into(), num.into()],
+            )?;
+        }
+        for auth in graph.auth_events {
+            self.tx.exec(
+                "INSERT INTO event_auth (event, auth) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                &[num.into(), (*auth).into()],
+            )?;
+        }
+        if let Some((parent, rel)) = graph.relates_to {
+            let rel = self.tx.intern(rel)?;
+            self.tx.exec(
+                "INSERT INTO relations (parent, rel, child, room) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+                &[parent.into(), rel.into(), num.into(), room.num.into()],
+            )?;
+        }
+        self.tx.learned.learn_pdu(num, pdu.clone());
+        Ok(())
+    }
+
+    /// An event that this transaction is about to write is found by its number from now on.
+    pub fn foresee(&mut self, num: EventNum, pdu: &Arc<Pdu>) {
+        self.tx.learned.learn_pdu(num, pdu.clone());
+    }
+
+    /// The auth events of many events that can be auth events themselves, as pairs of event and auth event.
+    pub fn auth_edges(&mut self, nums: &[i64]) -> Result<Vec<(EventNum, EventNum)>, StoreError> {
+        self.tx.query("SELECT event, auth FROM event_auth WHERE event IN ints($1)", &[nums.into()], |row| {
+            Ok((EventNum(row.int(0)?), EventNum(row.int(1)?)))
+        })
+    }
+
+    /// The least room order among the live events right after an event; none if there are no such.
+    pub fn lowest_child(&mut self, num: EventNum) -> Result<Option<i64>, StoreError> {
+        self.tx.one(
+            "SELECT e.room_order FROM event_edges x JOIN events e ON e.num = x.event
+             WHERE x.parent = $1 AND e.standing = 0 ORDER BY e.room_order LIMIT 1",
+            &[num.into()],
+            |row| row.int(0),
+        )
+    }
+
+    /// Redactions that wait for an event.
+    pub fn redactions_of(&mut self, target: EventNum) -> Result<Vec<EventNum>, StoreError> {
+        self.tx.query("SELECT event FROM redactions WHERE target = $1 ORDER BY event", &[target.into()], |row| {
+            Ok(EventNum(row.int(0)?))
+        })
+    }
+
+    /// Notes a redaction whose target is not here yet.
+    pub fn await_target(&mut self, target: EventNum, redaction: EventNum) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO redactions (target, event) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            &[target.into(), redaction.into()],
+        )
+    }
+
+    /// Notes that an event was rejected for want of an auth event.
+    pub fn await_auth(&mut self, auth: EventNum, event: EventNum) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO awaited_auth (auth, event) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            &[auth.into(), event.into()],
+        )
+    }
+
+    /// The events that were rejected for want of this one; they are no longer noted.
+    pub fn take_awaiting(&mut self, auth: EventNum) -> Result<Vec<EventNum>, StoreError> {
+        let waiting =
+            self.tx.query("SELECT event FROM awaited_auth WHERE auth = $1 ORDER BY event", &[auth.into()], |row| {
+                Ok(EventNum(row.int(0)?))
+            })?;
+        if !waiting.is_empty() {
+            self.tx.exec("DELETE FROM awaited_auth WHERE auth = $1", &[auth.into()])?;
+        }
+        Ok(waiting)
+    }
+
+    /// Notes a gap behind an event.
+    pub fn add_gap(&mut self, room: RoomNum, event: EventNum, missing: EventNum) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO gaps (room, event, missing) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            &[room.into(), event.into(), missing.into()],
+        )
+    }
+
+    /// The gaps of a room: events, and what was missing before each.
+    pub fn gaps(&mut self, room: RoomNum) -> Result<Vec<(EventNum, EventNum)>, StoreError> {
+        self.tx.query("SELECT event, missing FROM gaps WHERE room = $1", &[room.into()], |row| {
+            Ok((EventNum(row.int(0)?), EventNum(row.int(1)?)))
+        })
+    }
+
+    /// Gives an event that is only heard of, or was rejected, a fresh number: greater than those of its auth events.
+    pub fn renumber(&mut self, old: EventNum) -> Result<EventNum, StoreError> {
+        let new = self.next_num()?;
+        for sql in [
+            "UPDATE event_ids SET num = $1 WHERE num = $2",
+            "UPDATE events SET num = $1 WHERE num = $2",
+            "UPDATE event_json SET num = $1 WHERE num = $2",
+            "UPDATE event_edges SET parent = $1 WHERE parent = $2",
+            "UPDATE relations SET parent = $1 WHERE parent = $2",
+            "UPDATE redactions SET target = $1 WHERE target = $2",
+            "UPDATE event_auth SET event = $1 WHERE event = $2",
+        ] {
+            self.tx.exec(sql, &[new.into(), old.into()])?;
+        }
+        Ok(new)
+    }
+}
