@@ -222,6 +222,7 @@ impl Hub {
     /// happened after `checked`, or if he is not followed.
     pub(crate) fn wait(&self, user: UserNum, checked: Position, presence: Option<i64>) -> Option<Waiting<'_>> {
         let mut board = self.board();
+        let board = &mut *board;
         let news = match presence {
             Some(after) => board.presence_news(&self.presence, user, after),
             None => PresenceNews { upto: 0, seen: Vec::new() },
@@ -235,6 +236,7 @@ impl Hub {
         let followed = board.followed.get_mut(&user)?;
         followed.is_called = false;
         followed.waiting.push(Arc::clone(&waiter));
+        board.calls.make_place_in(followed.rooms.keys());
         metrics::gauge!("hearth_sync_waiting").increment(1.0);
         Some(Waiting { hub: self, user, waiter })
     }
@@ -343,6 +345,7 @@ impl Board {
             let fresh = Stay { room_id: event.pdu.room_id.clone(), badge: Some(Badge::default()) };
             followed.rooms.entry(event.room).or_insert(fresh);
             self.present.entry(event.room).or_default().insert(user);
+            self.calls.make_place_in(std::iter::once(&event.room));
         } else {
             followed.rooms.remove(&event.room);
             leave_room(&mut self.present, event.room, user);

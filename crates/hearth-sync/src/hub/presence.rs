@@ -34,6 +34,8 @@ pub(super) struct Calls {
     held: BinaryHeap<Reverse<(Instant, UserNum)>>,
     /// Users with news of whom it is not known in which rooms they are.
     strangers: FxHashSet<UserNum>,
+    /// Rooms in which everybody who waits is in the queue already.
+    full: FxHashSet<RoomNum>,
     woken: usize,
     has_task: bool,
 }
@@ -176,8 +178,16 @@ impl Board {
         let rooms: Vec<RoomNum> = followed.rooms.keys().copied().collect();
         self.tick += 1;
         let (tick, mut audience) = (self.tick, 0);
-        let own = std::iter::once(user);
-        for reader in rooms.iter().filter_map(|room| self.present.get(room)).flatten().copied().chain(own) {
+        let mut readers = vec![user];
+        for room in rooms {
+            let Some(present) = self.present.get(&room) else { continue };
+            if self.calls.full.insert(room) {
+                readers.extend(present);
+            } else {
+                audience += present.len() as u32;
+            }
+        }
+        for reader in readers {
             let Some(followed) = self.followed.get_mut(&reader) else { continue };
             if std::mem::replace(&mut followed.heard, tick) == tick || !followed.waiting.iter().any(|w| w.presence) {
                 continue;
@@ -200,8 +210,20 @@ impl Board {
             // He may have come and gone meanwhile, and has heard.
             if std::mem::replace(&mut followed.is_called, false) {
                 self.calls.woken += 1;
+                self.calls.make_place_in(followed.rooms.keys());
                 followed.waiting.iter().filter(|waiter| waiter.presence).for_each(|waiter| waiter.notify.notify_one());
             }
+        }
+    }
+}
+
+impl Calls {
+    /// Somebody in these rooms waits, and is not in the queue.
+    pub(super) fn make_place_in<'r>(&mut self, rooms: impl Iterator<Item = &'r RoomNum>) {
+        if !self.full.is_empty() {
+            rooms.for_each(|room| {
+                self.full.remove(room);
+            });
         }
     }
 }
@@ -218,5 +240,74 @@ impl super::Followed {
     fn shares_a_room(&self, other: &Self) -> bool {
         let (few, many) = if self.rooms.len() < other.rooms.len() { (self, other) } else { (other, self) };
         few.rooms.keys().any(|room| many.rooms.contains_key(room))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_matrix::ruma::{OwnedRoomId, OwnedUserId};
+    use hearth_store::{DatabaseUrl, Position, RoomNum, Store, StoreOptions, StringNum, WallTime};
+    use hearth_user::presence::{Presence, PresenceState};
+    use rustc_hash::FxHashSet;
+
+    use super::{Hub, RATION};
+    use crate::hub::{Standing, Stay};
+
+    const USERS: i64 = 10_000;
+    const ROOM_OF: i64 = 100;
+
+    /// Rooms of a hundred people, and one of all.
+    fn standing(user: i64) -> Standing {
+        let stay = |room: i64| {
+            let room_id = OwnedRoomId::try_from(format!("!{room}:x")).unwrap();
+            (RoomNum(room), Stay { room_id, badge: None })
+        };
+        let rooms = vec![stay(1), stay(2 + user / ROOM_OF)];
+        Standing { at: Position(0), rooms, ignored: FxHashSet::default() }
+    }
+
+    /// Wakes are rationed, however many come and go; and each who waits hears of all of it.
+    #[tokio::test]
+    async fn ten_thousand_come_and_go() {
+        let store = Store::open(StoreOptions { url: DatabaseUrl::Inline, threads: 1 }).await.unwrap();
+        let presence = Presence::new(true, store, WallTime::manual(0));
+        let hub = Hub::new(Position(0), presence.clone(), |_| true);
+        let ids: Vec<OwnedUserId> =
+            (0..USERS).map(|user| OwnedUserId::try_from(format!("@{user}:x")).unwrap()).collect();
+        let mut waiting = Vec::new();
+        for user in 0..USERS {
+            hub.follow(StringNum(user), standing(user));
+            waiting.push(hub.wait(StringNum(user), Position(0), Some(0)).unwrap());
+        }
+        let woken = |waiting: &[super::super::Waiting<'_>]| {
+            let is_woken = |waiting: &&super::super::Waiting<'_>| {
+                let mut notified = std::pin::pin!(waiting.notified());
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                notified.as_mut().poll(&mut context).is_ready()
+            };
+            waiting.iter().filter(is_woken).count()
+        };
+
+        let began = std::time::Instant::now();
+        for state in [PresenceState::Online, PresenceState::Unavailable, PresenceState::Offline] {
+            for (user, user_id) in (0..USERS).zip(&ids) {
+                presence.receive(StringNum(user), user_id, state, None, None);
+                hub.presence_changed(StringNum(user));
+            }
+        }
+        eprintln!("{:?} per change, {USERS} waiting in one room", began.elapsed() / (3 * USERS as u32));
+        assert_eq!(woken(&waiting), RATION);
+        assert!(hub.call().is_some());
+        assert_eq!(woken(&waiting), RATION);
+        let one = presence.changed_since(0, usize::MAX);
+        assert_eq!((one.0, one.1.len()), (presence.counter(), USERS as usize));
+        let news = hub.presence(
+            StringNum(5),
+            super::PresenceSince::Counter(0),
+            &[RoomNum(2)].into_iter().collect(),
+            &[],
+            &FxHashSet::default(),
+        );
+        assert_eq!(news.seen.len(), ROOM_OF as usize);
     }
 }
