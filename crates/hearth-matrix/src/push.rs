@@ -14,7 +14,7 @@ use std::{
 pub use ruma::push::Ruleset;
 use ruma::{
     Int, OwnedUserId, UInt, UserId,
-    push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, SoundTweakValue},
+    push::{Action, AnyPushRuleRef, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, SoundTweakValue},
     room_version_rules::{AuthorizationRules, RoomPowerLevelsRules},
     serde::Raw,
 };
@@ -97,6 +97,9 @@ pub struct PushEvent {
     /// Whom the default rules treat apart: mentioned users, and the target of an invite.
     named: Vec<OwnedUserId>,
     context: PushConditionRoomCtx,
+    /// What the default rules say for everybody else, and whether an overriding rule says it.
+    plain: Outcome,
+    plain_is_override: bool,
 }
 
 /// Nobody's id: who is judged by the default rules when no member is meant.
@@ -117,12 +120,20 @@ impl PushEvent {
             String::new(),
         )
         .with_power_levels(sender_levels(&pdu.sender, levels));
-        Self { flat, sender: pdu.sender.clone(), named: named_users(pdu), context }
+        let matching = DEFAULT_RULES.iter().find(|rule| rule.enabled() && now(rule.applies(&flat, &context)));
+        let plain = matching.map(|rule| Outcome::of(rule.actions())).unwrap_or_default();
+        let plain_is_override = matches!(matching, Some(AnyPushRuleRef::Override(_)));
+        let (sender, named) = (pdu.sender.clone(), named_users(pdu));
+        Self { flat, sender, named, context, plain, plain_is_override }
     }
 
     /// What the default rules say for every member but the sender and [`Self::named_users`].
     pub fn for_anybody(&self) -> Outcome {
-        judge(&DEFAULT_RULES, &self.flat, &self.context)
+        self.plain.clone()
+    }
+
+    fn names(&self, user: &UserId) -> bool {
+        self.named.iter().any(|named| named == user)
     }
 
     /// The users for whom the default rules may say something else: ask [`Self::for_user`].

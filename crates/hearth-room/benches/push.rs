@@ -55,6 +55,10 @@ fn member(n: usize) -> OwnedUserId {
 
 async fn house(members: usize) -> House {
     let store = Store::open(StoreOptions { url: DatabaseUrl::Inline, threads: 1 }).await.expect("a store");
+    for user in [alice().to_owned()].into_iter().chain((0..members).map(member)) {
+        let intern = move |tx: &mut hearth_store::Tx<'_>| tx.intern(user.as_str());
+        store.write(vec![Noun::Name("a user".into())], intern).await.expect("writes");
+    }
     let config = RoomsConfig {
         server_name: server_name!("hearth.test").to_owned(),
         signing_key: SigningKey::from_seed([7; 32], "abcdef").expect("a key"),

@@ -115,18 +115,18 @@ impl Appender<'_, '_> {
         user: UserNum,
         profile: Option<&PushProfile>,
     ) -> Result<(), StoreError> {
-        let user_id = OwnedUserId::try_from(&*self.tx.string(user)?)
-            .map_err(|_| StoreError::Damaged(format!("user {} has no valid id", user.0)))?;
-        if user_id == pdu.sender {
-            return Ok(());
-        }
         let (outcome, hears) = match profile {
+            Some(profile) if *profile.user() == *pdu.sender => return Ok(()),
             Some(profile) => {
-                let name = if profile.asks_for_name() { self.display_name(&user_id)? } else { String::new() };
+                let name = if profile.asks_for_name() { self.display_name(profile.user())? } else { String::new() };
                 let hears = profile.hears_messages(&self.room.room_id, self.joined_members());
                 (profile.judge(event, &name), hears)
             }
-            None => (event.for_user(&default_rules(&user_id), &user_id, ""), true),
+            None => {
+                let user_id = OwnedUserId::try_from(&*self.tx.string(user)?)
+                    .map_err(|_| StoreError::Damaged(format!("user {} has no valid id", user.0)))?;
+                (event.for_user(&default_rules(&user_id), &user_id, ""), true)
+            }
         };
         let differs = (outcome.notify, outcome.highlight) != (plain.notify, plain.highlight);
         // Who is told of mentions only has no row for each of the other messages: when his count is read, he has none of
