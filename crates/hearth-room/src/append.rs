@@ -67,6 +67,8 @@ pub(crate) struct Pending {
     pub(crate) member: Option<MemberStep>,
     pub(crate) decided: Vec<DecidedMember>,
     pub(crate) aside: bool,
+    /// It comes from before what we know: it takes no position.
+    pub(crate) history: bool,
 }
 
 /// What an event means to those who have not read it.
@@ -416,6 +418,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             redacted_by: None,
             decided: Vec::new(),
             aside: false,
+            history: false,
             prev_events,
             auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
             visibility,
@@ -532,6 +535,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             member,
             decided,
             aside,
+            history,
         } in pending
         {
             let Some(Snapshots { before: snapshot_before, after: state_after, current: snapshot_after }) = snapshots
@@ -549,7 +553,9 @@ impl<'t, 'c> Appender<'t, 'c> {
                 }
                 None => None,
             };
-            if standing != Standing::Live {
+            if standing != Standing::Live || history {
+                let threaded =
+                    relates_to.as_ref().filter(|(_, rel)| history && rel == "m.thread").map(|(root, _)| *root);
                 let kept = KeptEvent {
                     num,
                     pdu,
@@ -561,7 +567,8 @@ impl<'t, 'c> Appender<'t, 'c> {
                     visibility,
                     room_order,
                     redacted_by,
-                    relates_to: None,
+                    relates_to: if history { relates_to } else { None },
+                    thread: threaded,
                 };
                 tx.events().keep(&room, &kept)?;
                 continue;

@@ -34,8 +34,8 @@ pub use create::{CreateRoom, Preset};
 pub use directory::{DirectoryFilter, DirectoryPage, DirectoryRoom};
 pub use error::RoomError;
 pub use inbound::{
-    Answer, Dropped, JoinAnswer, MissingEvents, Neighbours, Received, StateAt, StateBefore, StateIdsAt, Template,
-    Unanswered, Verdict, WantedKey, Welcomed,
+    Answer, DUMMY_EVENT, Dropped, JoinAnswer, MissingEvents, Neighbours, Received, StateAt, StateBefore, StateIdsAt,
+    Template, Unanswered, Verdict, WantedKey, Welcomed,
 };
 pub use membership::MemberAction;
 pub use mutual_rooms::MutualRooms;

@@ -48,6 +48,10 @@ pub fn is_visible(
     reader: UserNum,
     row: &EventRow,
 ) -> Result<bool, StoreError> {
+    // Who merges branches of a room says nothing by it.
+    if row.state_key.is_none() && tx.string_num(hearth_room::DUMMY_EVENT)? == Some(row.kind) {
+        return Ok(false);
+    }
     let own = row.state_key == Some(reader) && tx.string_num("m.room.member")? == Some(row.kind);
     Ok(may_see(history, row.position, row.visibility, own))
 }

@@ -45,16 +45,16 @@ pub(super) struct Gathered {
 }
 
 /// One server asked for one room.
-struct Gathering<'a> {
-    rooms: &'a Rooms,
-    neighbours: &'a Arc<dyn Neighbours>,
-    room: &'a Arc<RoomRecord>,
-    server: &'a ServerName,
+pub(super) struct Gathering<'a> {
+    pub(super) rooms: &'a Rooms,
+    pub(super) neighbours: &'a Arc<dyn Neighbours>,
+    pub(super) room: &'a Arc<RoomRecord>,
+    pub(super) server: &'a ServerName,
 }
 
 impl Arrival {
     pub(super) fn of(pdu: Arc<Pdu>) -> Self {
-        Self { pdu, staged: None, told_state: None, hopeless: false }
+        Self { pdu, staged: None, told_state: None, hopeless: false, history: None }
     }
 }
 
@@ -125,7 +125,7 @@ impl Rooms {
 
 /// Why gathering ended early.
 #[derive(Debug, thiserror::Error)]
-enum GatherError {
+pub(super) enum GatherError {
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
     #[error(transparent)]
@@ -229,7 +229,7 @@ impl Gathering<'_> {
     }
 
     /// Events that read well, are of this room, and are signed.
-    async fn checked(&self, events: Vec<String>) -> Result<Vec<Arc<Pdu>>, GatherError> {
+    pub(super) async fn checked(&self, events: Vec<String>) -> Result<Vec<Arc<Pdu>>, GatherError> {
         let rules = self.room.rules;
         let pdus: Vec<Arc<Pdu>> = events
             .iter()
@@ -298,7 +298,10 @@ impl Gathering<'_> {
     }
 
     /// The state before an event as the other server tells it; all of it is here afterwards.
-    async fn fetch_state(&self, event_id: &OwnedEventId) -> Result<Option<Arc<[OwnedEventId]>>, GatherError> {
+    pub(super) async fn fetch_state(
+        &self,
+        event_id: &OwnedEventId,
+    ) -> Result<Option<Arc<[OwnedEventId]>>, GatherError> {
         let told = match self.neighbours.state_ids(self.server, &self.room.room_id, event_id).await {
             Ok(told) => told,
             Err(Unanswered::Refused(_)) => return Ok(None),

@@ -34,6 +34,8 @@ pub(crate) struct Arrival {
     pub(crate) told_state: Option<Arc<[OwnedEventId]>>,
     /// Nobody has the auth events that it names and we lack.
     pub(crate) hopeless: bool,
+    /// It comes from before what we know: its place in the room is at most this, and the present does not judge it.
+    pub(crate) history: Option<i64>,
 }
 
 /// What became of a remote event.
@@ -74,9 +76,12 @@ struct Judged {
     pdu: Arc<Pdu>,
     standing: Standing,
     prev_events: KnownEvents,
+    /// Of the events right before it, those that are not here.
+    missing: Vec<EventNum>,
     auth_events: Vec<EventNum>,
     before: Option<SnapshotNum>,
     gap: bool,
+    history: Option<i64>,
 }
 
 /// An event's own auth events, as far as they are here.
@@ -128,23 +133,22 @@ impl Appender<'_, '_> {
             num = self.tx.events().renumber(num)?;
         }
         let before = self.state_before(arrival, &prev_events)?;
-        let outcome = self.checks(pdu, &own, before)?;
+        let outcome = self.checks(pdu, &own, before, arrival.history.is_some())?;
         let (standing, verdict) = match outcome {
             Outcome::Allowed => (Standing::Live, Verdict::Accepted),
             Outcome::SoftFailed(reason) => (Standing::SoftFailed, Verdict::SoftFailed(reason)),
             Outcome::Rejected(reason) => (Standing::Rejected, Verdict::Rejected(reason)),
         };
         let gap = !missing_prev.is_empty();
-        for id in &missing_prev {
-            let missing = self.tx.events().intern(&self.room, id)?;
-            self.tx.events().add_gap(self.room.num, num, missing)?;
-        }
+        let missing = self.note_gap(num, &missing_prev)?;
         match standing {
             Standing::Rejected => self.await_auth(num, &own)?,
             _ => self.judge_anew_what_waits_for(num)?,
         }
         let auth_events = own.named_by(pdu);
-        self.stand_remote(Judged { num, pdu: pdu.clone(), standing, prev_events, auth_events, before, gap })?;
+        let history = arrival.history;
+        let pdu = pdu.clone();
+        self.stand_remote(Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history })?;
         Ok(verdict)
     }
 
@@ -174,8 +178,17 @@ impl Appender<'_, '_> {
             _ => self.judge_anew_what_waits_for(num)?,
         }
         let auth_events = own.named_by(pdu);
-        let judged =
-            Judged { num, pdu: pdu.clone(), standing, prev_events: Vec::new(), auth_events, before: None, gap: false };
+        let judged = Judged {
+            num,
+            pdu: pdu.clone(),
+            standing,
+            prev_events: Vec::new(),
+            missing: Vec::new(),
+            auth_events,
+            before: None,
+            gap: false,
+            history: None,
+        };
         self.pend(judged, Snapshots { before: None, after: None, current: None }, Visibility::Shared)?;
         Ok(verdict)
     }
@@ -212,13 +225,11 @@ impl Appender<'_, '_> {
         self.tip.extremities.clear();
         self.extremity_ids.clear();
         let (prev_events, missing) = self.prev_events(pdu)?;
-        for id in &missing {
-            let missing = self.tx.events().intern(&self.room, id)?;
-            self.tx.events().add_gap(self.room.num, num, missing)?;
-        }
+        let missing = self.note_gap(num, &missing)?;
         let auth_events = own.named_by(pdu);
         let standing = Standing::Live;
-        let judged = Judged { num, pdu: pdu.clone(), standing, prev_events, auth_events, before, gap: true };
+        let (pdu, history) = (pdu.clone(), None);
+        let judged = Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap: true, history };
         self.stand_remote(judged)?;
         // Also where the state is as it was, the room begins anew here.
         if let Some(snapshots) = self.pending.last_mut().and_then(|pending| pending.snapshots.as_mut()) {
@@ -275,6 +286,17 @@ impl Appender<'_, '_> {
         Ok(own)
     }
 
+    /// Notes what is missing right before an event; their numbers.
+    fn note_gap(&mut self, num: EventNum, missing: &[OwnedEventId]) -> Result<Vec<EventNum>, StoreError> {
+        let mut nums = Vec::with_capacity(missing.len());
+        for id in missing {
+            let missing = self.tx.events().intern(&self.room, id)?;
+            self.tx.events().add_gap(self.room.num, num, missing)?;
+            nums.push(missing);
+        }
+        Ok(nums)
+    }
+
     fn state_before(
         &mut self,
         arrival: &Arrival,
@@ -323,14 +345,21 @@ impl Appender<'_, '_> {
         auth::check(rules, pdu, state).err().map(|refusal| format!("by its auth events: {refusal}"))
     }
 
-    fn checks(&mut self, pdu: &Pdu, own: &OwnAuth, before: Option<SnapshotNum>) -> Result<Outcome, StoreError> {
+    fn checks(
+        &mut self,
+        pdu: &Pdu,
+        own: &OwnAuth,
+        before: Option<SnapshotNum>,
+        history: bool,
+    ) -> Result<Outcome, StoreError> {
         if let Some(reason) = self.check_own(pdu, own) {
             return Ok(Outcome::Rejected(reason));
         }
         if let Some(refusal) = self.refused_by(pdu, before)? {
             return Ok(Outcome::Rejected(format!("by the state before it: {refusal}")));
         }
-        if self.tip.snapshot != before
+        if !history
+            && self.tip.snapshot != before
             && let Some(refusal) = self.refused_by(pdu, self.tip.snapshot)?
         {
             return Ok(Outcome::SoftFailed(refusal));
@@ -407,7 +436,7 @@ impl Appender<'_, '_> {
             after = Some(self.tx.state().apply(self.room.num, before, &[(place, Some(num))])?);
         }
         let snapshots = Snapshots { before, after, current: None };
-        let live = judged.standing == Standing::Live;
+        let live = judged.standing == Standing::Live && judged.history.is_none();
         let event_id = pdu.event_id.clone();
         let prev: Vec<(EventNum, Standing)> =
             judged.prev_events.iter().map(|(num, known)| (*num, known.standing)).collect();
@@ -436,16 +465,17 @@ impl Appender<'_, '_> {
 
     /// Puts a judged event among the pending. True if live events come right after it.
     fn pend(&mut self, judged: Judged, snapshots: Snapshots, visibility: Visibility) -> Result<bool, StoreError> {
-        let Judged { num, pdu, standing, prev_events, auth_events, before, gap } = judged;
+        let Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history } = judged;
         self.tx.events().foresee(num, &pdu);
         let child = self.tx.events().lowest_child(num)?;
+        let child = child.into_iter().chain(history.map(|ceiling| ceiling + 1)).min();
         let room_order = self.room_order(&pdu, &prev_events, child);
-        let live = standing == Standing::Live;
+        let live = standing == Standing::Live && history.is_none();
         let replaces = match pdu.state_pair() {
             Some((kind, key)) if live => self.state_in(before, kind, key)?.map(|(num, _)| num),
             _ => None,
         };
-        let redacts = if live { self.remote_redaction(num, &pdu, before)? } else { None };
+        let redacts = if live || history.is_some() { self.remote_redaction(num, &pdu, before)? } else { None };
         let redacted_by = self.redacted_before(num, &pdu)?;
         if live {
             self.tip.room_order = self.tip.room_order.max(room_order);
@@ -453,7 +483,7 @@ impl Appender<'_, '_> {
         self.pending.push(Pending {
             num,
             standing,
-            prev_events: prev_events.into_iter().map(|(num, _)| num).collect(),
+            prev_events: prev_events.into_iter().map(|(num, _)| num).chain(missing).collect(),
             auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
             snapshots: Some(snapshots),
             visibility,
@@ -466,6 +496,7 @@ impl Appender<'_, '_> {
             member: None,
             decided: Vec::new(),
             aside: gap || redacted_by.is_some(),
+            history: history.is_some(),
             pdu,
         });
         Ok(child.is_some())

@@ -6,9 +6,11 @@
 
 mod acl;
 mod gather;
+mod history;
 mod install;
 mod join;
 mod judge;
+mod merge;
 mod neighbours;
 mod receive;
 mod serve;
@@ -28,6 +30,7 @@ use crate::{RoomError, Rooms};
 pub use join::Welcomed;
 pub(crate) use judge::Arrival;
 pub use judge::Verdict;
+pub use merge::DUMMY_EVENT;
 pub use neighbours::{
     Answer, JoinAnswer, MissingEvents, Neighbours, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
 };

@@ -141,6 +141,9 @@ impl Worker {
             return Ok(false);
         }
         let lacking = self.judge(&ready).await?;
+        if lacking.len() < ready.len() {
+            self.rooms.merge_branches(&self.room).await?;
+        }
         let changed = lacking.len() < ready.len();
         self.gather(ready, lacking);
         Ok(changed)

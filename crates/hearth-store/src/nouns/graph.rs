@@ -34,6 +34,8 @@ pub struct KeptEvent {
     pub redacted_by: Option<EventNum>,
     /// The event it relates to and how.
     pub relates_to: Option<(EventNum, String)>,
+    /// Root of the thread it belongs to.
+    pub thread: Option<EventNum>,
 }
 
 /// What an event hangs on.
@@ -58,8 +60,8 @@ impl Events<'_, '_> {
         let sender: UserNum = self.tx.intern(pdu.sender.as_str())?;
         self.tx.exec(
             "INSERT INTO events (num, room, kind, state_key, sender, standing, moved, room_order, depth, origin_server_ts,
-                 snapshot_before, snapshot_after, visibility, redacted_by, outcome, unread, unread_thread)
-             VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10, $11, $12, $13, 0, 0, 0)
+                 snapshot_before, snapshot_after, visibility, redacted_by, thread, outcome, unread, unread_thread)
+             VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, 0)
              ON CONFLICT (num) DO UPDATE SET standing = excluded.standing, room_order = excluded.room_order,
                  snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,
                  visibility = excluded.visibility",
@@ -77,6 +79,7 @@ impl Events<'_, '_> {
                 event.snapshot_after.into(),
                 (event.visibility as i64).into(),
                 event.redacted_by.into(),
+                event.thread.into(),
             ],
         )
     }

@@ -86,6 +86,9 @@ impl Window<'_> {
                 }
                 Some(_) => return None,
             }
+            if &*event.pdu.kind == hearth_room::DUMMY_EVENT {
+                continue;
+            }
             let passes = filter.timeline.is_open()
                 || (filter.timeline.allows_room(room_id) && filter.timeline.allows(&event.pdu));
             if event.state_key.is_some() {

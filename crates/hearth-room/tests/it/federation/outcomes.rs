@@ -28,9 +28,16 @@ async fn of_version(version: RoomVersionId, servers: usize) -> (Arc<Net>, OwnedR
 
 /// An event of the second server as anybody there could forge it.
 async fn forged(house: &House, room: &OwnedRoomId, draft: Draft, auth: &[(&str, &str)]) -> Pdu {
+    let auth = auth_of(house, room, auth).await;
+    forged_with(house, room, draft, auth).await
+}
+
+async fn auth_of(house: &House, room: &OwnedRoomId, auth: &[(&str, &str)]) -> Vec<OwnedEventId> {
     let state = house.state(room).await;
-    let auth: Vec<OwnedEventId> =
-        auth.iter().filter_map(|(kind, key)| state.get(&((*kind).to_owned(), (*key).to_owned())).cloned()).collect();
+    auth.iter().filter_map(|(kind, key)| state.get(&((*kind).to_owned(), (*key).to_owned())).cloned()).collect()
+}
+
+async fn forged_with(house: &House, room: &OwnedRoomId, draft: Draft, auth: Vec<OwnedEventId>) -> Pdu {
     let tip = house.tip(room).await.expect("a tip");
     let ids = tip.extremities.clone();
     let prev: Vec<OwnedEventId> =
@@ -237,7 +244,117 @@ async fn a_redaction_may_come_before_its_target() {
     assert!(here.is_redacted(&room, &said).await);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_rejected_for_want_of_an_auth_event_is_judged_anew_when_it_comes() {
+    let (net, room) = two().await;
+    let there = net.house(1);
+    let join = json!({ "membership": "join", "displayname": "Another" });
+    let member_auth = [&MESSAGE_AUTH[..], &[("m.room.join_rules", "")]].concat();
+    let named = Draft::state("m.room.member", "@u0:s1.test", object(join));
+    let auth = forged(&there, &room, named, &member_auth).await;
+    let mut names = auth_of(&there, &room, &MESSAGE_AUTH[..2]).await;
+    names.push(auth.event_id.clone());
+    let event = forged_with(&there, &room, message("hi"), names).await;
+    let here = net.house(0);
+    assert_eq!(receive(&net, &event.json).await, Ok(()));
+    assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Rejected));
+    assert_eq!(receive(&net, &auth.json).await, Ok(()));
+    assert_eq!(here.standing(&room, &auth.event_id).await, Some(Standing::Live));
+    assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_branches_are_merged_by_events_that_say_nothing() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    let mut branches = Vec::new();
+    for n in 0..25 {
+        branches.push(forged(&there, &room, message(&format!("{n}")), &MESSAGE_AUTH).await);
+    }
+    let jsons: Vec<String> = branches.iter().map(|pdu| pdu.json.to_string()).collect();
+    here.rooms.receive(&name(1), &jsons).await.expect("the store works");
+    net.calm_down().await;
+    let tip = here.tip(&room).await.expect("a tip");
+    assert!(tip.extremities.len() <= 16, "{} branches", tip.extremities.len());
+    // What our users say comes through whatever there is to merge.
+    here.send(&room, &user(0, 0), "one").await.expect("may talk");
+    here.set(&room, &user(0, 0), "m.room.topic", "", json!({ "topic": "all" })).await.expect("may");
+    net.calm_down().await;
+    assert_eq!(here.tip(&room).await.expect("a tip").extremities.len(), 1);
+    assert_eq!(here.content(&room, "m.room.topic", "").await, Some(json!({ "topic": "all" })));
+    assert_eq!(here.state(&room).await, there.state(&room).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_that_stays_is_crossed_with_the_state_that_the_other_server_tells() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    for n in 0..150 {
+        there.send(&room, &user(0, 1), &format!("{n}")).await.expect("may talk");
+        if n == 20 {
+            // Nobody tells of it but the state.
+            there
+                .rooms
+                .change_membership(&user(1, 1), &room, MemberAction::Join { guest: false }, None)
+                .await
+                .expect("may join");
+        }
+    }
+    for n in 150..300 {
+        there.send(&room, &user(0, 1), &format!("{n}")).await.expect("may talk");
+    }
+    let last = net.packets().await.pop().expect("a packet");
+    net.deliver(&last).await;
+    net.calm_down().await;
+    assert_eq!(here.state(&room).await, there.state(&room).await);
+    assert_eq!(here.tip(&room).await.expect("a tip").joined, 3);
+    assert!(!here.gaps(&room).await.is_empty());
+    // Whoever reads back gets what is missing.
+    for _ in 0..10 {
+        if here.rooms.backfill(&room, i64::MAX, 1000).await.expect("the store works") == 0 {
+            break;
+        }
+    }
+    assert_eq!(here.bodies_in_order(&room).await, (0..300).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_comes_back_takes_the_room_up_as_it_is_now() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    there.rooms.change_membership(&user(0, 1), &room, MemberAction::Leave, None).await.expect("may leave");
+    net.calm_down().await;
+    here.set(&room, &user(0, 0), "m.room.topic", "", json!({ "topic": "alone" })).await.expect("may");
+    here.send(&room, &user(0, 0), "is anybody here?").await.expect("may talk");
+    net.calm_down().await;
+    assert_eq!(there.content(&room, "m.room.topic", "").await, None);
+    let joined = there.rooms.join_through(&user(0, 1), &room, &[name(0)], CanonicalJsonObject::new()).await;
+    joined.expect("joins");
+    net.calm_down().await;
+    assert_eq!(here.state(&room).await, there.state(&room).await);
+    let tip = there.tip(&room).await.expect("a tip");
+    assert_eq!((tip.joined, tip.joined_local, tip.extremities.len()), (2, 1, 1));
+    while there.rooms.backfill(&room, i64::MAX, 100).await.expect("the store works") > 0 {}
+    assert_eq!(there.bodies_in_order(&room).await, ["is anybody here?"]);
+}
+
 impl House {
+    /// Bodies of messages in room order.
+    async fn bodies_in_order(&self, room: &OwnedRoomId) -> Vec<String> {
+        let room = room.clone();
+        let read = self.store.read(move |tx| {
+            let room = tx.rooms().by_id(&room)?.expect("the room");
+            let mut bodies = Vec::new();
+            for row in tx.events().from(room.num, hearth_store::RoomPlace::START, 1000)? {
+                let pdu = tx.events().pdu(&room, row.num)?;
+                let content: serde_json::Value = serde_json::from_str(pdu.content.get()).expect("JSON");
+                bodies.extend(content["body"].as_str().map(str::to_owned));
+            }
+            Ok(bodies)
+        });
+        read.await.expect("reads")
+    }
+
     /// Bodies of messages in the order of their arrival.
     async fn bodies(&self, room: &OwnedRoomId) -> Vec<String> {
         let room = room.clone();

@@ -1,0 +1,104 @@
+//! The same on PostgreSQL, where closures of several rooms and servers run at once.
+
+use hearth_matrix::ruma::{CanonicalJsonObject, RoomVersionId};
+use hearth_room::MemberAction;
+use hearth_store::{DatabaseUrl, Store, StoreOptions};
+use serde_json::json;
+use std::sync::Arc;
+
+use super::{Net, name, public_room, user};
+
+/// Schemas on the PostgreSQL of the tests, one a server.
+struct Schemas {
+    server: String,
+    names: Vec<String>,
+}
+
+impl Schemas {
+    async fn create(count: usize) -> Option<Self> {
+        let Ok(server) = std::env::var("HEARTH_TEST_POSTGRES") else {
+            eprintln!("HEARTH_TEST_POSTGRES is not set: not tested on PostgreSQL");
+            return None;
+        };
+        let names = (0..count).map(|n| format!("hearth_rooms_{}_{n}", std::process::id())).collect();
+        let schemas = Self { server, names };
+        for name in &schemas.names {
+            schemas.run(&format!("CREATE SCHEMA {name}")).await;
+        }
+        Some(schemas)
+    }
+
+    fn url(&self, n: usize) -> String {
+        let separator = if self.server.contains('?') { '&' } else { '?' };
+        format!("{}{separator}options=-csearch_path%3D{}", self.server, self.names[n])
+    }
+
+    async fn drop(self) {
+        for name in &self.names {
+            self.run(&format!("DROP SCHEMA {name} CASCADE")).await;
+        }
+    }
+
+    async fn run(&self, sql: &str) {
+        let (client, connection) =
+            tokio_postgres::connect(&self.server, tokio_postgres::NoTls).await.expect("connects");
+        tokio::spawn(connection);
+        client.batch_execute(sql).await.expect("runs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn branches_and_gaps_are_closed_on_postgres_too() {
+    let Some(schemas) = Schemas::create(3).await else { return };
+    let net = Arc::new(Net::default());
+    let mut stores = Vec::new();
+    for n in 0..3 {
+        let url = DatabaseUrl::Postgres(schemas.url(n));
+        let store = Store::open(StoreOptions { url, threads: 4 }).await.expect("opens");
+        net.move_in(n, store.clone(), 3).await;
+        stores.push(store);
+    }
+    for version in [RoomVersionId::V1, RoomVersionId::V10, RoomVersionId::V12] {
+        let room = public_room(&net.house(0), version.clone()).await;
+        for n in 1..3 {
+            let house = net.house(n);
+            let joined = house.rooms.join_through(&user(0, n), &room, &[name(0)], CanonicalJsonObject::new()).await;
+            joined.expect("joins");
+            net.calm_down().await;
+        }
+        let mut levels = net.house(0).content(&room, "m.room.power_levels", "").await.expect("levels");
+        levels["users"]["@u0:s1.test"] = json!(75);
+        net.house(0).set(&room, &user(0, 0), "m.room.power_levels", "", levels).await.expect("may");
+        net.calm_down().await;
+        net.cut(0, 1);
+        let topic = |topic: &str| json!({ "topic": topic });
+        net.house(0).set(&room, &user(0, 0), "m.room.topic", "", topic("ours")).await.expect("may");
+        net.house(1).set(&room, &user(0, 1), "m.room.topic", "", topic("theirs")).await.expect("may");
+        let ban = MemberAction::Ban(user(0, 2));
+        net.house(1).rooms.change_membership(&user(0, 1), &room, ban, None).await.expect("may");
+        drop(net.house(2).send(&room, &user(0, 2), "still here").await);
+        for n in 0..40 {
+            net.house(1).send(&room, &user(0, 1), &format!("{n}")).await.expect("may talk");
+        }
+        // Only the last of it arrives.
+        let packets = net.packets().await;
+        net.heal();
+        for from in [name(0), name(1)] {
+            if let Some(last) = packets.iter().rfind(|packet| packet.from == from && packet.to != name(2)) {
+                net.deliver(last).await;
+            }
+        }
+        net.calm_down().await;
+        net.house(0).send(&room, &user(0, 0), "together").await.expect("may talk");
+        net.calm_down().await;
+        let state = net.house(0).state(&room).await;
+        assert_eq!(net.house(1).state(&room).await, state, "version {version}");
+        assert_eq!(net.house(0).membership(&room, &user(0, 2)).await.as_deref(), Some("ban"), "version {version}");
+        let tip = net.house(0).tip(&room).await.expect("a tip");
+        assert_eq!((tip.joined, tip.extremities.len()), (2, 1), "version {version}");
+    }
+    for store in stores {
+        store.close().await;
+    }
+    schemas.drop().await;
+}
