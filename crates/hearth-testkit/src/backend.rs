@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hearth::settings::Settings;
+use tokio_postgres::error::SqlState;
 
 use crate::TestServer;
 
@@ -64,15 +65,28 @@ impl Schema {
     }
 
     async fn drop(self) {
-        self.run(&format!("DROP SCHEMA {} CASCADE", self.name)).await;
+        let sql = format!("DROP SCHEMA {} CASCADE", self.name);
+        // The server that used it may still be at work on its last statements, and PostgreSQL then sees a deadlock.
+        let mut outcome = self.try_run(&sql).await;
+        for _ in 0..20 {
+            if outcome.as_ref().is_err_and(|error| error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)) {
+                outcome = self.try_run(&sql).await;
+            }
+        }
+        outcome.expect("the schema goes");
     }
 
     async fn run(&self, sql: &str) {
+        self.try_run(sql).await.expect("SQL of the tests");
+    }
+
+    async fn try_run(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
         let (client, connection) =
             tokio_postgres::connect(&self.server, tokio_postgres::NoTls).await.expect("PostgreSQL of the tests");
         let driver = tokio::spawn(connection);
-        client.batch_execute(sql).await.expect("SQL of the tests");
+        let outcome = client.batch_execute(sql).await;
         drop(client);
         let _ = driver.await;
+        outcome
     }
 }
