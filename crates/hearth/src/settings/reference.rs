@@ -165,6 +165,6 @@ mod tests {
 
     #[test]
     fn all_denied_ranges_are_ranges() {
-        assert_eq!(values::address_ranges().len(), 24);
+        assert_eq!(values::address_ranges().len(), 27);
     }
 }
