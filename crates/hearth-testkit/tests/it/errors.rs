@@ -70,8 +70,9 @@ async fn browsers_of_any_origin_may_ask() {
 #[tokio::test]
 async fn a_head_too_large_is_refused() {
     let server = TestServer::start().await;
-    let path = format!("/_matrix/client/versions?x={}", "y".repeat(20_000));
-    assert_eq!(server.request("GET", &path).send().await.status, 200);
+    let path = |length| format!("/_matrix/client/versions?x={}", "y".repeat(length));
+    assert_eq!(server.request("GET", &path(16_000)).send().await.status, 200);
+    assert_eq!(server.request("GET", &path(20_000)).send().await.refusal(), (414, "M_TOO_LARGE".to_owned()));
     let answer =
         server.request("GET", "/_matrix/client/versions").header("x-large", &"y".repeat(70_000)).try_send().await;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 431));
