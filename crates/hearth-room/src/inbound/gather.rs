@@ -42,6 +42,15 @@ pub(super) struct Lacking {
 pub(super) struct Gathered {
     pub(super) judged: Vec<StagedNum>,
     pub(super) open: Vec<StagedNum>,
+    /// All that was judged, what was fetched included.
+    pub(super) arrived: FxHashSet<OwnedEventId>,
+}
+
+/// What was judged on the way.
+#[derive(Default)]
+struct Judged {
+    staged: FxHashSet<StagedNum>,
+    all: FxHashSet<OwnedEventId>,
 }
 
 /// One server asked for one room.
@@ -77,7 +86,7 @@ impl Rooms {
         events: Vec<Lacking>,
     ) -> Gathered {
         let staged: Vec<StagedNum> = events.iter().filter_map(|event| event.arrival.staged).collect();
-        let all_open = || Gathered { judged: Vec::new(), open: staged.clone() };
+        let all_open = || Gathered { open: staged.clone(), ..Gathered::default() };
         let Some(neighbours) = self.inner.inbound.neighbours.get() else { return all_open() };
         // The semaphore is never closed.
         let _permit = self.inner.inbound.asking.acquire().await;
@@ -89,15 +98,14 @@ impl Rooms {
             }
         };
         let gathering = Gathering { rooms: self, neighbours, room: &room, server: &server };
-        match gathering.run(events).await {
-            Ok(judged) => Gathered {
-                open: staged.iter().filter(|num| !judged.contains(num)).copied().collect(),
-                judged: judged.into_iter().collect(),
-            },
-            Err(error) => {
-                tracing::debug!(room = %room.room_id, %server, %error, "events that are missing could not be fetched");
-                all_open()
-            }
+        let mut judged = Judged::default();
+        if let Err(error) = gathering.run(events, &mut judged).await {
+            tracing::debug!(room = %room.room_id, %server, %error, "events that are missing could not be fetched");
+        }
+        Gathered {
+            open: staged.iter().filter(|num| !judged.staged.contains(num)).copied().collect(),
+            judged: judged.staged.into_iter().collect(),
+            arrived: judged.all,
         }
     }
 
@@ -135,17 +143,16 @@ pub(super) enum GatherError {
 }
 
 impl Gathering<'_> {
-    async fn run(&self, events: Vec<Lacking>) -> Result<FxHashSet<StagedNum>, GatherError> {
-        let mut judged = FxHashSet::default();
+    async fn run(&self, events: Vec<Lacking>, judged: &mut Judged) -> Result<(), GatherError> {
         let mut lacking: Vec<Lacking> = events;
         // What was fetched stays here until it is judged.
         let mut fetched: FxHashSet<OwnedEventId> = FxHashSet::default();
         for _ in 0..ROUNDS {
             self.fetch_auth(&mut lacking).await?;
             let added = self.fetch_missing(&mut lacking, &mut fetched).await?;
-            lacking = self.judge(lacking, &mut judged).await?;
+            lacking = self.judge(lacking, judged).await?;
             if lacking.is_empty() {
-                return Ok(judged);
+                return Ok(());
             }
             if !added && lacking.iter().all(|event| event.auth_events.is_empty() || event.arrival.hopeless) {
                 break;
@@ -154,19 +161,15 @@ impl Gathering<'_> {
         // The gap stays: the state at its near edge is what the other server says it is.
         self.fetch_states(&mut lacking).await?;
         for _ in 0..2 {
-            lacking = self.judge(lacking, &mut judged).await?;
+            lacking = self.judge(lacking, judged).await?;
             self.fetch_auth(&mut lacking).await?;
         }
-        self.judge(lacking, &mut judged).await?;
-        Ok(judged)
+        self.judge(lacking, judged).await?;
+        Ok(())
     }
 
     /// Judges all, parents first; what still lacks something is returned.
-    async fn judge(
-        &self,
-        lacking: Vec<Lacking>,
-        judged: &mut FxHashSet<StagedNum>,
-    ) -> Result<Vec<Lacking>, GatherError> {
+    async fn judge(&self, lacking: Vec<Lacking>, judged: &mut Judged) -> Result<Vec<Lacking>, GatherError> {
         let order = sorted(lacking.iter().map(|event| event.arrival.pdu.clone()).collect(), By::All);
         let mut by_id: FxHashMap<OwnedEventId, Lacking> =
             lacking.into_iter().map(|event| (event.arrival.pdu.event_id.clone(), event)).collect();
@@ -181,7 +184,10 @@ impl Gathering<'_> {
                         (event.prev_events, event.auth_events) = (prev_events, auth_events);
                         rest.push(event);
                     }
-                    _ => judged.extend(event.arrival.staged),
+                    _ => {
+                        judged.staged.extend(event.arrival.staged);
+                        judged.all.insert(event.arrival.pdu.event_id.clone());
+                    }
                 }
             }
         }

@@ -3,14 +3,15 @@
 //!
 //! Servers that don't answer delay only events that need them: those are tried again later, with other servers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_matrix::Pdu;
-use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName};
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use hearth_matrix::signatures::VerifyError;
-use hearth_store::{Noun, RoomRecord, StagedEvent, StagedNum};
-use rustc_hash::FxHashMap;
+use hearth_store::{Noun, RoomRecord, StagedEvent, StagedNum, StoreError};
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,20 +29,37 @@ pub(super) const TOGETHER: usize = 20;
 const TRIES: u32 = 24;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// Before a worker whose store failed tries once more.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// An event that could not be judged yet.
-#[derive(Clone, Copy)]
 struct Waiting {
     tries: u32,
-    /// When it is tried again; none while it is being gathered for.
+    /// When it is tried again; none while something is done for it.
     at: Option<Instant>,
+    /// What it lacked when it was tried last.
+    lacks: Vec<OwnedEventId>,
+}
+
+/// What a task beside the worker has done.
+enum Beside {
+    Gathered(Gathered),
+    Proven(Proven),
+}
+
+/// Signatures that were checked with keys that were not at hand.
+#[derive(Default)]
+struct Proven {
+    good: Vec<StagedNum>,
+    wrong: Vec<StagedNum>,
+    unknown: Vec<StagedNum>,
 }
 
 struct Worker {
     rooms: Rooms,
     room: Arc<RoomRecord>,
     waiting: FxHashMap<StagedNum, Waiting>,
-    gathering: JoinSet<Gathered>,
+    beside: JoinSet<Beside>,
 }
 
 /// A staged event, read.
@@ -66,9 +84,13 @@ impl Rooms {
         };
         let rooms = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = work(&rooms, &room_id, &notify).await {
+            while let Err(error) = work(&rooms, &room_id, &notify).await {
                 tracing::error!(room = %room_id, %error, "remote events of a room could not be worked at");
-                rooms.inner.inbound.workers().remove(&room_id);
+                if is_closed(&error) {
+                    rooms.inner.inbound.workers().remove(&room_id);
+                    return;
+                }
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
             }
         });
     }
@@ -78,10 +100,10 @@ async fn work(rooms: &Rooms, room_id: &OwnedRoomId, notify: &Notify) -> Result<(
     let id = room_id.clone();
     let record = rooms.inner.store.read(move |tx| tx.rooms().by_id(&id)).await?;
     let room = record.ok_or(RoomError::UnknownRoom)?;
-    let mut worker = Worker { rooms: rooms.clone(), room, waiting: FxHashMap::default(), gathering: JoinSet::new() };
+    let mut worker = Worker { rooms: rooms.clone(), room, waiting: FxHashMap::default(), beside: JoinSet::new() };
     loop {
         while worker.pass().await? {}
-        if worker.waiting.is_empty() && worker.gathering.is_empty() {
+        if worker.waiting.is_empty() && worker.beside.is_empty() {
             let mut workers = rooms.inner.inbound.workers();
             // What was staged since is announced by a permit of the notifier; a new worker would find it, too.
             if !is_notified(notify) {
@@ -99,14 +121,19 @@ async fn work(rooms: &Rooms, room_id: &OwnedRoomId, notify: &Notify) -> Result<(
         };
         tokio::select! {
             biased;
-            Some(gathered) = worker.gathering.join_next() => match gathered {
-                Ok(gathered) => worker.gathered(gathered).await?,
-                Err(error) => return Err(RoomError::Store(format!("gathering: {error}"))),
+            Some(done) = worker.beside.join_next() => match done {
+                Ok(Beside::Gathered(gathered)) => worker.gathered(gathered).await?,
+                Ok(Beside::Proven(proven)) => worker.proven(proven).await?,
+                Err(error) => return Err(RoomError::Store(format!("a task beside the worker: {error}"))),
             },
             () = notify.notified() => {}
             () = pause => {}
         }
     }
+}
+
+fn is_closed(error: &RoomError) -> bool {
+    matches!(error, RoomError::Store(cause) if *cause == StoreError::Closed.to_string())
 }
 
 /// Whether the notifier holds a permit; takes it.
@@ -117,68 +144,99 @@ fn is_notified(notify: &Notify) -> bool {
 }
 
 impl Worker {
-    /// Works through what is staged and not waiting. True if it changed something that others may have waited for.
+    /// Works through what is staged and not waiting. True if it changed something that others waited for, or more is staged.
     async fn pass(&mut self) -> Result<bool, RoomError> {
         let now = Instant::now();
-        let mut ready = Vec::new();
-        let mut after = StagedNum(0);
-        loop {
+        let (mut ready, mut unproven) = (Vec::new(), Vec::new());
+        let (mut after, mut more) = (StagedNum(0), true);
+        let mut seen = FxHashSet::default();
+        while more && ready.len() < LOOK_AT as usize {
             let num = self.room.num;
-            let staged = self.rooms.inner.store.read(move |tx| tx.staged().of_room(num, after, LOOK_AT)).await?;
-            let Some(last) = staged.last() else { break };
+            let staged = self.rooms.inner.store.read(move |tx| {
+                let staged = tx.staged().of_room(num, after, LOOK_AT)?;
+                let names = staged.iter().map(|event| tx.string(event.origin)).collect::<Result<Vec<_>, _>>()?;
+                Ok(staged.into_iter().zip(names).collect::<Vec<_>>())
+            });
+            let staged: Vec<(StagedEvent, Arc<str>)> = staged.await?;
+            let Some((last, _)) = staged.last() else { break };
             after = last.num;
-            let more = staged.len() == LOOK_AT as usize;
-            let due = |event: &StagedEvent| {
-                self.waiting.get(&event.num).is_none_or(|waiting| waiting.at.is_some_and(|at| at <= now))
-            };
-            let due: Vec<StagedEvent> = staged.into_iter().filter(due).collect();
-            self.read(due, &mut ready).await?;
-            if !more || ready.len() >= LOOK_AT as usize {
-                break;
+            more = staged.len() == LOOK_AT as usize;
+            let mut unreadable = Vec::new();
+            for (event, origin) in staged {
+                seen.insert(event.num);
+                let waiting = self.waiting.get(&event.num);
+                if waiting.is_some_and(|waiting| waiting.at.is_none_or(|at| at > now)) {
+                    continue;
+                }
+                let pdu = Pdu::from_remote(&event.json, self.room.rules);
+                let (Ok(pdu), Ok(origin)) = (pdu, OwnedServerName::try_from(&*origin)) else {
+                    unreadable.push(event.num);
+                    continue;
+                };
+                let read = Ready { staged: event.num, origin, pdu: Arc::new(pdu) };
+                if event.verified { ready.push(read) } else { unproven.push(read) }
             }
+            self.drop_staged(unreadable).await?;
         }
+        if !more {
+            // What was judged on the way of others is not staged any more.
+            self.waiting.retain(|num, waiting| waiting.at.is_none() || seen.contains(num));
+        }
+        self.prove(unproven);
         if ready.is_empty() {
             return Ok(false);
         }
         let lacking = self.judge(&ready).await?;
-        if lacking.len() < ready.len() {
+        let changed = lacking.len() < ready.len();
+        if changed {
             self.rooms.merge_branches(&self.room).await?;
         }
-        let changed = lacking.len() < ready.len();
         self.gather(ready, lacking);
         Ok(changed)
     }
 
-    /// Reads staged events, and checks the signatures that were not checked.
-    async fn read(&mut self, staged: Vec<StagedEvent>, ready: &mut Vec<Ready>) -> Result<(), RoomError> {
-        let origins: Vec<_> = staged.iter().map(|event| event.origin).collect();
-        let names = self.rooms.inner.store.read(move |tx| origins.iter().map(|origin| tx.string(*origin)).collect());
-        let names: Vec<Arc<str>> = names.await?;
-        let (mut unverified, mut dropped) = (Vec::new(), Vec::new());
-        for (event, name) in staged.into_iter().zip(names) {
-            let pdu = Pdu::from_remote(&event.json, self.room.rules).ok();
-            let (Some(pdu), Ok(origin)) = (pdu, OwnedServerName::try_from(&*name)) else {
-                dropped.push(event.num);
-                continue;
-            };
-            let read = Ready { staged: event.num, origin, pdu: Arc::new(pdu) };
-            if event.verified { ready.push(read) } else { unverified.push(read) }
+    /// Has signatures checked whose keys were not at hand; each sender's server on its own, as it may not answer.
+    fn prove(&mut self, unproven: Vec<Ready>) {
+        let mut by_server: BTreeMap<OwnedServerName, Vec<Ready>> = BTreeMap::new();
+        for event in unproven {
+            self.wait_for(event.staged, Vec::new());
+            by_server.entry(event.pdu.sender.server_name().to_owned()).or_default().push(event);
         }
-        let pdus: Vec<Arc<Pdu>> = unverified.iter().map(|event| event.pdu.clone()).collect();
-        let outcomes = match self.rooms.inner.inbound.neighbours.get() {
-            Some(neighbours) => signatures::check(&**neighbours, &pdus, self.room.rules).await,
-            None => pdus.iter().map(|pdu| Err(VerifyError::UnknownKey(pdu.sender.server_name().to_owned()))).collect(),
-        };
-        for (event, outcome) in unverified.into_iter().zip(outcomes) {
-            match outcome {
-                Ok(()) => ready.push(event),
-                Err(VerifyError::UnknownKey(_)) => dropped.extend(self.wait_again(event.staged)),
-                Err(error) => {
-                    tracing::debug!(event = %event.pdu.event_id, %error, "a remote event was dropped");
-                    dropped.push(event.staged);
+        for (_, events) in by_server {
+            let (rooms, rules) = (self.rooms.clone(), self.room.rules);
+            self.beside.spawn(async move {
+                let mut proven = Proven::default();
+                let Some(neighbours) = rooms.inner.inbound.neighbours.get() else {
+                    proven.unknown.extend(events.iter().map(|event| event.staged));
+                    return Beside::Proven(proven);
+                };
+                let pdus: Vec<Arc<Pdu>> = events.iter().map(|event| event.pdu.clone()).collect();
+                for (event, outcome) in events.iter().zip(signatures::check(&**neighbours, &pdus, rules).await) {
+                    match outcome {
+                        Ok(()) => proven.good.push(event.staged),
+                        Err(VerifyError::UnknownKey(_)) => proven.unknown.push(event.staged),
+                        Err(error) => {
+                            tracing::debug!(event = %event.pdu.event_id, %error, "a remote event was dropped");
+                            proven.wrong.push(event.staged);
+                        }
+                    }
                 }
-            }
+                Beside::Proven(proven)
+            });
         }
+    }
+
+    async fn proven(&mut self, proven: Proven) -> Result<(), RoomError> {
+        for num in &proven.good {
+            self.waiting.remove(num);
+        }
+        let mut dropped = proven.wrong;
+        dropped.extend(proven.unknown.into_iter().filter_map(|num| self.wait_again(num)));
+        let good = proven.good;
+        let write = self.rooms.inner.store.write(vec![Noun::Room(self.room.num)], move |tx| {
+            good.iter().try_for_each(|num| tx.staged().verified(*num))
+        });
+        write.await?;
         self.drop_staged(dropped).await
     }
 
@@ -195,9 +253,17 @@ impl Worker {
         Ok(write.await?)
     }
 
+    /// The event waits for what is being done for it.
+    fn wait_for(&mut self, staged: StagedNum, lacks: Vec<OwnedEventId>) -> u32 {
+        let waiting = self.waiting.entry(staged).or_insert(Waiting { tries: 0, at: None, lacks: Vec::new() });
+        waiting.at = None;
+        waiting.lacks = lacks;
+        waiting.tries
+    }
+
     /// The event waits for another try; returned if it had its tries.
     fn wait_again(&mut self, staged: StagedNum) -> Option<StagedNum> {
-        let waiting = self.waiting.entry(staged).or_insert(Waiting { tries: 0, at: None });
+        let waiting = self.waiting.entry(staged).or_insert(Waiting { tries: 0, at: None, lacks: Vec::new() });
         waiting.tries += 1;
         let pause = FIRST_PAUSE.saturating_mul(1 << waiting.tries.min(8)).min(LONGEST_PAUSE);
         waiting.at = Some(Instant::now() + pause);
@@ -209,47 +275,84 @@ impl Worker {
         let numbers: FxHashMap<_, _> = ready.iter().map(|event| (event.pdu.event_id.clone(), event.staged)).collect();
         let order = sorted(ready.iter().map(|event| event.pdu.clone()).collect(), By::All);
         let mut lacking = FxHashMap::default();
+        let mut judged: FxHashSet<OwnedEventId> = FxHashSet::default();
         for part in order.chunks(TOGETHER) {
-            let arrivals = part
-                .iter()
-                .map(|pdu| Arrival { staged: numbers.get(&pdu.event_id).copied(), ..Arrival::of(pdu.clone()) });
-            let verdicts = self.rooms.judge(&self.room.room_id, arrivals.collect()).await?;
-            for (pdu, verdict) in part.iter().zip(verdicts) {
+            for (pdu, verdict) in part.iter().zip(self.judge_part(part, &numbers).await?) {
                 let Some(staged) = numbers.get(&pdu.event_id) else { continue };
                 match verdict {
-                    Verdict::Missing { .. } => drop(lacking.insert(*staged, verdict)),
-                    _ => drop(self.waiting.remove(staged)),
+                    Some(verdict @ Verdict::Missing { .. }) => drop(lacking.insert(*staged, verdict)),
+                    Some(_) => {
+                        judged.insert(pdu.event_id.clone());
+                        self.waiting.remove(staged);
+                    }
+                    None => {
+                        let given_up = self.wait_again(*staged);
+                        self.drop_staged(given_up.into_iter().collect()).await?;
+                    }
                 }
             }
         }
+        self.try_what_waits_for(&judged);
         Ok(lacking)
+    }
+
+    /// Judges a few events in one commit. If that fails, one after the other: what fails alone must not hold up the others.
+    async fn judge_part(
+        &self,
+        part: &[Arc<Pdu>],
+        numbers: &FxHashMap<OwnedEventId, StagedNum>,
+    ) -> Result<Vec<Option<Verdict>>, RoomError> {
+        let arrival =
+            |pdu: &Arc<Pdu>| Arrival { staged: numbers.get(&pdu.event_id).copied(), ..Arrival::of(pdu.clone()) };
+        if let Ok(verdicts) = self.rooms.judge(&self.room.room_id, part.iter().map(arrival).collect()).await {
+            return Ok(verdicts.into_iter().map(Some).collect());
+        }
+        let mut verdicts = Vec::with_capacity(part.len());
+        for pdu in part {
+            verdicts.push(match self.rooms.judge(&self.room.room_id, vec![arrival(pdu)]).await {
+                Ok(verdict) => verdict.into_iter().next(),
+                Err(error) if is_closed(&error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(event = %pdu.event_id, %error, "a remote event could not be judged");
+                    None
+                }
+            });
+        }
+        Ok(verdicts)
+    }
+
+    /// What waited for one of these events is tried at once.
+    fn try_what_waits_for(&mut self, judged: &FxHashSet<OwnedEventId>) {
+        let now = Instant::now();
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.at.is_some()) {
+            if waiting.lacks.iter().any(|id| judged.contains(id)) {
+                waiting.at = Some(now);
+            }
+        }
     }
 
     /// Has what events lack fetched, by one task for each server that sent some.
     fn gather(&mut self, ready: Vec<Ready>, mut lacking: FxHashMap<StagedNum, Verdict>) {
-        let mut by_origin: std::collections::BTreeMap<(OwnedServerName, u32), Vec<Lacking>> = Default::default();
+        let mut by_origin: BTreeMap<(OwnedServerName, u32), Vec<Lacking>> = BTreeMap::new();
         for event in ready {
             let Some(Verdict::Missing { prev_events, auth_events }) = lacking.remove(&event.staged) else { continue };
-            let waiting = self.waiting.entry(event.staged).or_insert(Waiting { tries: 0, at: None });
-            waiting.at = None;
+            let lacks = prev_events.iter().chain(&auth_events).cloned().collect();
+            let tries = self.wait_for(event.staged, lacks);
             let arrival = Arrival { staged: Some(event.staged), ..Arrival::of(event.pdu) };
-            by_origin.entry((event.origin, waiting.tries)).or_default().push(Lacking {
-                arrival,
-                prev_events,
-                auth_events,
-            });
+            by_origin.entry((event.origin, tries)).or_default().push(Lacking { arrival, prev_events, auth_events });
         }
         for ((origin, tries), events) in by_origin {
             let (rooms, room) = (self.rooms.clone(), self.room.clone());
-            self.gathering.spawn(async move { rooms.gather(room, origin, tries, events).await });
+            self.beside.spawn(async move { Beside::Gathered(rooms.gather(room, origin, tries, events).await) });
         }
     }
 
     async fn gathered(&mut self, gathered: Gathered) -> Result<(), RoomError> {
-        for num in gathered.judged {
-            self.waiting.remove(&num);
+        for num in &gathered.judged {
+            self.waiting.remove(num);
         }
         let given_up: Vec<StagedNum> = gathered.open.into_iter().filter_map(|num| self.wait_again(num)).collect();
+        self.try_what_waits_for(&gathered.arrived);
         if !given_up.is_empty() {
             tracing::warn!(room = %self.room.room_id, events = given_up.len(), "remote events were given up");
         }

@@ -112,6 +112,11 @@ impl Staged<'_, '_> {
         })
     }
 
+    /// An event's signatures were checked.
+    pub fn verified(&mut self, num: StagedNum) -> Result<(), StoreError> {
+        self.tx.exec("UPDATE staged SET verified = 1 WHERE num = $1", &[num.0.into()])
+    }
+
     /// An event is judged, or dropped.
     pub fn unstage(&mut self, num: StagedNum) -> Result<(), StoreError> {
         self.tx.exec("DELETE FROM staged WHERE num = $1", &[num.0.into()])
