@@ -75,7 +75,7 @@ async fn measure(engine: &str, url: DatabaseUrl) {
         default_version: RoomVersionId::V11,
     };
     let rooms = Rooms::new(config, store.clone(), WallTime::system());
-    rooms.connect(Arc::new(KeysOnly)).await.expect("connects");
+    rooms.connect(Arc::new(KeysOnly((0..ORIGINS).map(|n| key(n).public_key()).collect()))).await.expect("connects");
     let version = RoomVersionId::V11;
     let rules = rules(&version).expect("known");
     let mut far = Vec::new();
@@ -215,7 +215,7 @@ fn cpu_time() -> Duration {
 }
 
 /// Other servers of which nothing is known but their keys.
-struct KeysOnly;
+struct KeysOnly(Vec<[u8; 32]>);
 
 fn nobody<'a, T: Send + 'a>() -> Answer<'a, Result<T, Unanswered>> {
     Box::pin(async { Err(Unanswered::Unreachable("nobody is there".into())) })
@@ -228,7 +228,7 @@ impl Neighbours for KeysOnly {
 
     fn keys_at_hand(&self, wanted: &[WantedKey]) -> Vec<(WantedKey, [u8; 32])> {
         let number = |server: &ServerName| server.as_str()[1..].split('.').next()?.parse::<usize>().ok();
-        let find = |wanted: &WantedKey| Some((wanted.clone(), key(number(&wanted.server)?).public_key()));
+        let find = |wanted: &WantedKey| Some((wanted.clone(), *self.0.get(number(&wanted.server)?)?));
         wanted.iter().filter_map(find).collect()
     }
 

@@ -162,6 +162,11 @@ impl<'t, 'c> Appender<'t, 'c> {
         }
     }
 
+    /// None of ours is in the room, but others are: what we know of it is old, and the way in leads through them.
+    pub(crate) fn is_away(&self) -> bool {
+        self.tip.joined_local == 0 && self.tip.joined > 0
+    }
+
     /// A user's present membership.
     pub(crate) fn membership(&mut self, user: &UserId) -> Result<Option<Membership>, StoreError> {
         let member = self.state("m.room.member", user.as_str())?;

@@ -173,6 +173,9 @@ pub(crate) fn join(
     reason: Option<&str>,
     mut content: CanonicalJsonObject,
 ) -> Decision<Step> {
+    if appender.is_away() {
+        return Ok(Err(RoomError::UnknownRoom));
+    }
     let before = appender.membership(user)?;
     match before {
         Some(Membership::Join) => return Ok(Ok(Step::Nothing)),

@@ -29,8 +29,8 @@ pub use filter::Filter;
 pub use tokens::{BadToken, PageToken, SyncToken};
 pub use v3::{SyncError, SyncRequest};
 pub use views::{
-    Direction, MembershipFilter, MessagesRequest, NotificationsRequest, RelationsRequest, RoomEventFilter, ViewError,
-    Views,
+    Direction, MembershipFilter, MessagesPage, MessagesRequest, Missing, NotificationsRequest, RelationsRequest,
+    RoomEventFilter, ViewError, Views,
 };
 
 /// What clients see change. Cheap to clone.

@@ -33,12 +33,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// An event that could not be judged yet.
+#[derive(Default)]
 struct Waiting {
     tries: u32,
     /// When it is tried again; none while something is done for it.
     at: Option<Instant>,
     /// What it lacked when it was tried last.
     lacks: Vec<OwnedEventId>,
+    /// Some of that has come meanwhile.
+    has_come: bool,
 }
 
 /// What a task beside the worker has done.
@@ -148,40 +151,31 @@ impl Worker {
     async fn pass(&mut self) -> Result<bool, RoomError> {
         let now = Instant::now();
         let (mut ready, mut unproven) = (Vec::new(), Vec::new());
-        let (mut after, mut more) = (StagedNum(0), true);
-        let mut seen = FxHashSet::default();
-        while more && ready.len() < LOOK_AT as usize {
-            let num = self.room.num;
-            let staged = self.rooms.inner.store.read(move |tx| {
-                let staged = tx.staged().of_room(num, after, LOOK_AT)?;
-                let names = staged.iter().map(|event| tx.string(event.origin)).collect::<Result<Vec<_>, _>>()?;
-                Ok(staged.into_iter().zip(names).collect::<Vec<_>>())
-            });
-            let staged: Vec<(StagedEvent, Arc<str>)> = staged.await?;
-            let Some((last, _)) = staged.last() else { break };
-            after = last.num;
-            more = staged.len() == LOOK_AT as usize;
-            let mut unreadable = Vec::new();
-            for (event, origin) in staged {
-                seen.insert(event.num);
-                let waiting = self.waiting.get(&event.num);
-                if waiting.is_some_and(|waiting| waiting.at.is_none_or(|at| at > now)) {
-                    continue;
-                }
-                let pdu = Pdu::from_remote(&event.json, self.room.rules);
-                let (Ok(pdu), Ok(origin)) = (pdu, OwnedServerName::try_from(&*origin)) else {
-                    unreadable.push(event.num);
-                    continue;
-                };
-                let read = Ready { staged: event.num, origin, pdu: Arc::new(pdu) };
-                if event.verified { ready.push(read) } else { unproven.push(read) }
-            }
-            self.drop_staged(unreadable).await?;
+        let is_idle = |waiting: &Waiting| waiting.at.is_none_or(|at| at > now);
+        let idle: Vec<i64> =
+            self.waiting.iter().filter(|(_, waiting)| is_idle(waiting)).map(|(num, _)| num.0).collect();
+        let num = self.room.num;
+        let staged = self.rooms.inner.store.read(move |tx| {
+            let staged = tx.staged().of_room(num, StagedNum(0), &idle, LOOK_AT)?;
+            let names = staged.iter().map(|event| tx.string(event.origin)).collect::<Result<Vec<_>, _>>()?;
+            let still = tx.staged().still(&idle)?;
+            Ok((staged.into_iter().zip(names).collect::<Vec<_>>(), still))
+        });
+        let (staged, still): (Vec<(StagedEvent, Arc<str>)>, Vec<StagedNum>) = staged.await?;
+        let still: FxHashSet<StagedNum> = still.into_iter().chain(staged.iter().map(|(event, _)| event.num)).collect();
+        // What was judged on the way of others is not staged any more.
+        self.waiting.retain(|num, waiting| waiting.at.is_none() || still.contains(num));
+        let mut unreadable = Vec::new();
+        for (event, origin) in staged {
+            let pdu = Pdu::from_remote(&event.json, self.room.rules);
+            let (Ok(pdu), Ok(origin)) = (pdu, OwnedServerName::try_from(&*origin)) else {
+                unreadable.push(event.num);
+                continue;
+            };
+            let read = Ready { staged: event.num, origin, pdu: Arc::new(pdu) };
+            if event.verified { ready.push(read) } else { unproven.push(read) }
         }
-        if !more {
-            // What was judged on the way of others is not staged any more.
-            self.waiting.retain(|num, waiting| waiting.at.is_none() || seen.contains(num));
-        }
+        self.drop_staged(unreadable).await?;
         self.prove(unproven);
         if ready.is_empty() {
             return Ok(false);
@@ -255,15 +249,18 @@ impl Worker {
 
     /// The event waits for what is being done for it.
     fn wait_for(&mut self, staged: StagedNum, lacks: Vec<OwnedEventId>) -> u32 {
-        let waiting = self.waiting.entry(staged).or_insert(Waiting { tries: 0, at: None, lacks: Vec::new() });
-        waiting.at = None;
-        waiting.lacks = lacks;
+        let waiting = self.waiting.entry(staged).or_default();
+        (waiting.at, waiting.lacks, waiting.has_come) = (None, lacks, false);
         waiting.tries
     }
 
     /// The event waits for another try; returned if it had its tries.
     fn wait_again(&mut self, staged: StagedNum) -> Option<StagedNum> {
-        let waiting = self.waiting.entry(staged).or_insert(Waiting { tries: 0, at: None, lacks: Vec::new() });
+        let waiting = self.waiting.entry(staged).or_default();
+        if std::mem::take(&mut waiting.has_come) {
+            waiting.at = Some(Instant::now());
+            return None;
+        }
         waiting.tries += 1;
         let pause = FIRST_PAUSE.saturating_mul(1 << waiting.tries.min(8)).min(LONGEST_PAUSE);
         waiting.at = Some(Instant::now() + pause);
@@ -324,9 +321,10 @@ impl Worker {
     /// What waited for one of these events is tried at once.
     fn try_what_waits_for(&mut self, judged: &FxHashSet<OwnedEventId>) {
         let now = Instant::now();
-        for waiting in self.waiting.values_mut().filter(|waiting| waiting.at.is_some()) {
+        for waiting in self.waiting.values_mut() {
             if waiting.lacks.iter().any(|id| judged.contains(id)) {
-                waiting.at = Some(now);
+                waiting.has_come = true;
+                waiting.at = waiting.at.map(|_| now);
             }
         }
     }

@@ -89,11 +89,18 @@ impl Staged<'_, '_> {
         Ok(counts.unwrap_or((0, 0)))
     }
 
-    /// The oldest staged events of a room behind a number.
-    pub fn of_room(&mut self, room: RoomNum, after: StagedNum, limit: i64) -> Result<Vec<StagedEvent>, StoreError> {
+    /// The oldest staged events of a room behind a number, but for some.
+    pub fn of_room(
+        &mut self,
+        room: RoomNum,
+        after: StagedNum,
+        without: &[i64],
+        limit: i64,
+    ) -> Result<Vec<StagedEvent>, StoreError> {
         self.tx.query(
-            "SELECT num, origin, json, verified FROM staged WHERE room = $1 AND num > $2 ORDER BY num LIMIT $3",
-            &[room.into(), after.0.into(), limit.into()],
+            "SELECT num, origin, json, verified FROM staged WHERE room = $1 AND num > $2 AND num NOT IN ints($3)
+             ORDER BY num LIMIT $4",
+            &[room.into(), after.0.into(), without.into(), limit.into()],
             |row| {
                 Ok(StagedEvent {
                     num: StagedNum(row.int(0)?),
@@ -103,6 +110,11 @@ impl Staged<'_, '_> {
                 })
             },
         )
+    }
+
+    /// Those of these events that are still staged.
+    pub fn still(&mut self, nums: &[i64]) -> Result<Vec<StagedNum>, StoreError> {
+        self.tx.query("SELECT num FROM staged WHERE num IN ints($1)", &[nums.into()], |row| Ok(StagedNum(row.int(0)?)))
     }
 
     /// The next room that has staged events.

@@ -29,14 +29,32 @@ pub struct MessagesRequest {
     pub filter: RoomEventFilter,
 }
 
+/// A page of a room's history.
+#[derive(Clone, Debug)]
+pub struct MessagesPage {
+    /// The answer.
+    pub json: String,
+    /// Where other servers may have more.
+    pub missing: Option<Missing>,
+}
+
+/// A stretch of history that may not be whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// It goes backwards from this place in room order.
+    pub before: i64,
+    /// So many events.
+    pub limit: u32,
+}
+
 impl Views {
-    /// A page of a room's history.
+    /// A page of a room's history, as far as it is here.
     pub async fn messages(
         &self,
         reader: Reader,
         room_id: OwnedRoomId,
         request: MessagesRequest,
-    ) -> Result<String, ViewError> {
+    ) -> Result<MessagesPage, ViewError> {
         self.read(move |tx| {
             // The room first: who may not look into it learns nothing else.
             let access = Access::require(tx, &reader, &room_id)?;
@@ -85,7 +103,12 @@ impl Views {
                 out.push(']');
             }
             out.push('}');
-            Ok(out)
+            let gaps = direction == Direction::Backward && !tx.events().gaps(access.room.num)?.is_empty();
+            let missing = gaps.then(|| Missing {
+                before: stretch.from.room_order,
+                limit: u32::try_from(stretch.limit).unwrap_or(u32::MAX),
+            });
+            Ok(MessagesPage { json: out, missing })
         })
         .await
     }

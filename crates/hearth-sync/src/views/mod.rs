@@ -22,7 +22,7 @@ use crate::{BadToken, Reader};
 
 pub use filter::RoomEventFilter;
 pub use members::MembershipFilter;
-pub use messages::MessagesRequest;
+pub use messages::{MessagesPage, MessagesRequest, Missing};
 pub use notifications::NotificationsRequest;
 pub use page::Direction;
 pub use relations::RelationsRequest;

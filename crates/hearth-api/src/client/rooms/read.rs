@@ -112,6 +112,9 @@ async fn state_event_without_key(
     state_event(doors, sender, PathOf((room_id, kind, String::new())), query).await
 }
 
+/// How long a reader of history waits for other servers.
+const BACKFILL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 #[derive(Deserialize)]
 struct MessagesQuery {
     from: Option<String>,
@@ -135,7 +138,17 @@ async fn messages(
         limit: query.limit,
         filter: filter(query.filter)?,
     };
-    Ok(View(doors.views.messages(reader(&doors, &sender), room_id, request).await?))
+    let page = doors.views.messages(reader(&doors, &sender), room_id.clone(), request.clone()).await?;
+    let Some(missing) = page.missing else { return Ok(View(page.json)) };
+    // Other servers have what lies behind a gap; whoever reads that far back waits for them a little.
+    let backfill = doors.rooms.backfill(&room_id, missing.before, missing.limit);
+    match tokio::time::timeout(BACKFILL_PATIENCE, backfill).await {
+        Ok(Ok(came)) if came > 0 => {
+            Ok(View(doors.views.messages(reader(&doors, &sender), room_id, request).await?.json))
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Ok(Ok(_)) | Err(_) => Ok(View(page.json)),
+    }
 }
 
 #[derive(Deserialize)]

@@ -190,6 +190,8 @@ impl Simulation {
             let house = self.net.house(n);
             if house.tip(&self.room).await.is_some_and(|tip| tip.joined_local > 0) {
                 house.check_itself(&self.room, seed).await;
+                while house.rooms.backfill(&self.room, i64::MAX, 100).await.expect("the store works") > 0 {}
+                house.check_itself(&self.room, seed).await;
                 there.push(house);
             }
         }
@@ -328,5 +330,29 @@ impl House {
             joined.map(|(user, _)| user.split_once(':').expect("a user id").1.to_owned()).collect();
         let known: BTreeSet<_> = self.servers(room).await.iter().map(ToString::to_string).collect();
         assert_eq!(known, servers, "{at}: servers");
+        self.check_order(room, &at).await;
+    }
+
+    /// In the order of the room nothing comes before what it follows.
+    async fn check_order(&self, room: &OwnedRoomId, at: &str) {
+        let room = room.clone();
+        let read = self.store.read(move |tx| {
+            let room = tx.rooms().by_id(&room)?.expect("the room");
+            let nums: Vec<i64> = (1..5_000).collect();
+            let mut places = BTreeMap::new();
+            for row in tx.events().rows(&nums)?.into_iter().filter(|row| row.standing == Standing::Live) {
+                let pdu = tx.events().pdu(&room, row.num)?;
+                places.insert(pdu.event_id.clone(), (row.room_order, pdu));
+            }
+            Ok(places)
+        });
+        let places = read.await.expect("reads");
+        for (order, pdu) in places.values() {
+            for prev in &pdu.prev_events {
+                if let Some((before, _)) = places.get(prev) {
+                    assert!(before < order, "{at}: {} at {order} follows {prev} at {before}", pdu.event_id);
+                }
+            }
+        }
     }
 }
