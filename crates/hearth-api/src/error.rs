@@ -131,7 +131,7 @@ impl ApiError {
         error
     }
 
-    /// 403 `M_USER_LIMIT_EXCEEDED`: the account has as much of something as it may. To be [`explained`](Self::explained).
+    /// 403 `M_USER_LIMIT_EXCEEDED`: the account has as much of something as it may. `explained` adds where to read about it.
     pub fn user_limit_exceeded(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, USER_LIMIT, message)
     }
