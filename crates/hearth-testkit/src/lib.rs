@@ -17,9 +17,11 @@
 mod backend;
 mod client;
 mod server;
+mod until;
 
 pub use backend::{Backend, Schema, on_each_backend, on_each_backend_with};
 pub use client::{Answer, Request, Target, User};
 pub use hearth::settings::Settings;
 pub use serde_json::{Value, json};
 pub use server::TestServer;
+pub use until::{until, until_some};

@@ -1,7 +1,7 @@
 //! Health and metrics, as the tools of operators ask for them.
 
 use hearth_api::Resource;
-use hearth_testkit::{TestServer, json, on_each_backend};
+use hearth_testkit::{TestServer, json, on_each_backend, until_some};
 
 // endpoint: GET /health
 // endpoint: GET /ready
@@ -41,14 +41,13 @@ async fn the_store_the_caches_and_those_who_wait_are_measured() {
     let poll = alice.clone();
     let path = format!("/_matrix/client/v3/sync?timeout=30000&since={since}");
     let waits = tokio::spawn(async move { poll.get(&path).await });
-    let text = loop {
+    let text = until_some("somebody waits", async || {
         let text = server.request("GET", "/metrics").send().await.text();
         // Metrics are the process's: other tests count along.
-        if text.lines().any(|line| line.starts_with("hearth_sync_waiting ") && !line.ends_with(" 0")) {
-            break text;
-        }
-        tokio::task::yield_now().await;
-    };
+        let waits = |line: &str| line.starts_with("hearth_sync_waiting ") && !line.ends_with(" 0");
+        text.lines().any(waits).then_some(text)
+    })
+    .await;
     for name in [
         "hearth_events_appended_total ",
         "hearth_store_cache_entries{cache=\"events\"}",

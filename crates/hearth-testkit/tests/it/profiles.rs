@@ -1,7 +1,7 @@
 //! A changed profile in the user's rooms: many at once, others unharmed, and over a restart.
 
 use hearth_store::{Noun, StringNum};
-use hearth_testkit::{TestServer, User, Value, json, on_each_backend};
+use hearth_testkit::{TestServer, User, Value, json, on_each_backend, until};
 
 const ROOMS: usize = 40;
 
@@ -19,9 +19,7 @@ async fn name_in(user: &User, room: &str) -> Value {
 /// Until all rooms show a name.
 async fn until_shown(user: &User, rooms: &[String], name: &str) {
     for room in rooms {
-        while name_in(user, room).await != name {
-            tokio::task::yield_now().await;
-        }
+        until("the name shows", async || name_in(user, room).await == name).await;
     }
 }
 
@@ -56,9 +54,7 @@ async fn a_name_shows_in_all_rooms_but_those_that_refuse() {
             bob.get(&format!("/_matrix/client/v3/rooms/{left}/state/m.room.member/{}", alice.user_id)).await;
         assert_eq!((status, &member["membership"]), (200, &json!("leave")));
         assert!(member.get("displayname").is_none_or(|name| name != "Alice A."));
-        while unshown(&server).await > 0 {
-            tokio::task::yield_now().await;
-        }
+        until("all is shown", async || unshown(&server).await == 0).await;
     })
     .await;
 }
@@ -81,9 +77,7 @@ async fn what_a_restart_interrupts_is_gone_on_with() {
         server.restart().await;
         let alice = alice.at(server.target().clone());
         until_shown(&alice, &rooms, "Alice").await;
-        while unshown(&server).await > 0 {
-            tokio::task::yield_now().await;
-        }
+        until("all is shown", async || unshown(&server).await == 0).await;
     })
     .await;
 }

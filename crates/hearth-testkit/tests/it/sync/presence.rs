@@ -1,6 +1,6 @@
 //! Presence: who sees whom, how devices combine, and what ends by itself.
 
-use hearth_testkit::{TestServer, User, Value, json, on_each_backend};
+use hearth_testkit::{TestServer, User, Value, json, on_each_backend, until};
 use tokio::task::JoinHandle;
 
 use super::{Ask, act, caught_up, encoded, join, leave, public_room, send, sync, token};
@@ -53,9 +53,7 @@ fn until_seen(watcher: &User, since: &str, user: &User) -> JoinHandle<Value> {
 }
 
 async fn until_waiting(server: &TestServer, count: usize) {
-    while server.running().doors().syncs.waiting() != count {
-        tokio::task::yield_now().await;
-    }
+    until("clients wait", async || server.running().doors().syncs.waiting() == count).await;
 }
 
 async fn unseen(user: &User) -> String {
@@ -146,8 +144,10 @@ async fn each_change_is_told_once() {
         let (alice, bob) = (server.user("alice").await, server.user("bob").await);
         let room = public_room(&alice).await;
         join(&bob, &room).await;
+        let start = caught_up(&bob).await;
+        // Alice never synced: where she is, the server must look up, and only then is she news.
         set(&alice, json!({ "presence": "online" })).await;
-        caught_up(&bob).await;
+        until_seen(&bob, &start, &alice).await.unwrap();
         let told = until_seen(&bob, &unseen(&bob).await, &alice);
         until_waiting(&server, 1).await;
         set(&alice, json!({ "presence": "unavailable" })).await;

@@ -1,8 +1,6 @@
 //! Long-polling: a client that waits is told at once, and only of what concerns it.
 
-use std::time::Duration;
-
-use hearth_testkit::{TestServer, User, Value, json, on_each_backend};
+use hearth_testkit::{TestServer, User, Value, json, on_each_backend, until};
 use tokio::task::JoinHandle;
 
 use super::{Ask, bodies, caught_up, encoded, invite, join, part, public_room, room_path, send, sync, token};
@@ -20,13 +18,7 @@ fn wait(user: &User, since: &str, filter: Option<Value>) -> JoinHandle<Value> {
 
 /// Until so many clients wait.
 async fn until_waiting(server: &TestServer, count: u64) {
-    loop {
-        if server.running().doors().syncs.waiting() as u64 == count {
-            return;
-        }
-        tokio::task::yield_now().await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("clients wait", async || server.running().doors().syncs.waiting() as u64 == count).await;
 }
 
 // endpoint: GET /_matrix/client/v3/sync
