@@ -1,4 +1,4 @@
-//! The older way to listen: `/events`, and `initialSync` of one room. Whoever may read a room may listen to it.
+//! The older way to listen: `/events`. Whoever may read a room may listen to it.
 //!
 //! Deprecated, but the only way to peek: thin views over the same hub and the same rows.
 //! Spec: client-server API, "Syncing" (deprecated endpoints), "Room previews".
@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use hearth_matrix::canonical::write_string;
 use hearth_matrix::ruma::OwnedRoomId;
-use hearth_store::{EventRow, Membership, Position, RoomNum, RoomPlace, StoreError, Tx};
+use hearth_store::{EventRow, Membership, Position, RoomNum, StoreError, Tx};
 use hearth_user::presence::SetPresence;
 use tokio::time::Instant;
 
 use crate::views::access::Access;
-use crate::views::state::state_rows;
-use crate::{PageToken, Reader, SyncToken, Syncs, ViewError};
+use crate::{Reader, SyncToken, Syncs, ViewError};
 
 /// Events of one answer at most.
-const MOST: usize = 100;
+pub(crate) const MOST: usize = 100;
 /// The longest that a client waits.
 const LONGEST: Duration = Duration::from_secs(300);
 
@@ -90,58 +89,6 @@ impl Syncs {
         });
         read.await?
     }
-
-    /// What a room is like now, and from where to listen.
-    pub async fn room_initial_sync(
-        &self,
-        reader: Reader,
-        room_id: OwnedRoomId,
-        limit: Option<usize>,
-    ) -> Result<String, ViewError> {
-        let syncs = self.clone();
-        let read = self.inner.store.read(move |tx| {
-            let upto = tx.position()?;
-            let access = match refusal_as_value(Access::require(tx, &reader, &room_id))? {
-                Ok(access) => access,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            let newest = newest(tx, &access, Position(0), upto, limit.unwrap_or(10).min(MOST))?;
-            let start = match newest.first() {
-                Some(oldest) => RoomPlace::before(oldest),
-                None => tx.events().place_at(access.room.num, upto)?,
-            };
-            let state = match access.state_now(tx)? {
-                Some(snapshot) => {
-                    let entries = tx.state().load(access.room.num, snapshot)?;
-                    state_rows(tx, entries.iter().map(|entry| entry.event.0))?
-                }
-                None => Vec::new(),
-            };
-            let mut out = String::from("{\"room_id\":");
-            write_string(&mut out, room_id.as_str());
-            if let Some(row) = access.history.last() {
-                out.push_str(",\"membership\":");
-                write_string(&mut out, row.membership.as_str());
-            }
-            let visibility = if tx.rooms().is_published(access.room.num)? { "public" } else { "private" };
-            out.push_str(",\"visibility\":");
-            write_string(&mut out, visibility);
-            out.push_str(",\"messages\":{\"start\":");
-            write_string(&mut out, &PageToken::from(start).to_string());
-            out.push_str(",\"end\":");
-            write_string(&mut out, &syncs.plain_token(upto).to_string());
-            out.push_str(",\"chunk\":[");
-            access.write(tx, &mut out, &newest)?;
-            out.push_str("]},\"state\":[");
-            access.write(tx, &mut out, &state)?;
-            out.push_str("],\"account_data\":[");
-            let events = crate::streams::account_data::of_room(tx, reader.user, access.room.num)?;
-            crate::streams::account_data::write(&mut out, &events, &crate::filter::EventMatch::default());
-            out.push_str("]}");
-            Ok(Ok(out))
-        });
-        read.await?
-    }
 }
 
 fn rooms(tx: &mut Tx<'_>, request: &EventsRequest) -> Result<Vec<OwnedRoomId>, StoreError> {
@@ -165,7 +112,7 @@ fn stretch(
 }
 
 /// The newest events that the reader may see, oldest first.
-fn newest(
+pub(crate) fn newest(
     tx: &mut Tx<'_>,
     access: &Access,
     from: Position,
@@ -197,7 +144,7 @@ fn write_by_position(tx: &mut Tx<'_>, out: &mut String, stretches: &[Stretch]) -
     Ok(all.is_empty())
 }
 
-fn refusal_as_value<T>(outcome: Result<T, ViewError>) -> Result<Result<T, ViewError>, StoreError> {
+pub(crate) fn refusal_as_value<T>(outcome: Result<T, ViewError>) -> Result<Result<T, ViewError>, StoreError> {
     match outcome {
         Err(ViewError::Store(cause)) => Err(cause),
         outcome => Ok(outcome),

@@ -8,6 +8,7 @@ mod client_event;
 mod events;
 mod filter;
 mod hub;
+mod initial_sync;
 mod lazy;
 mod presence;
 mod streams;

@@ -306,6 +306,16 @@ impl Events<'_, '_> {
         }
     }
 
+    /// Rooms in which there is an event of this id: more than one only in room versions 1 and 2, of those the first ten.
+    pub fn rooms_of_id(&mut self, event_id: &EventId) -> Result<Vec<RoomNum>, StoreError> {
+        self.tx.query(
+            "SELECT e.room FROM event_ids i CROSS JOIN events e
+             WHERE i.event_id = $1 AND e.num = i.num ORDER BY e.num LIMIT 10",
+            &[event_id.as_str().as_bytes().into()],
+            |row| Ok(RoomNum(row.int(0)?)),
+        )
+    }
+
     /// One event's row.
     pub fn row(&mut self, num: EventNum) -> Result<Option<EventRow>, StoreError> {
         self.tx.one(select_events!("WHERE e.num = $1"), &[num.into()], event_row)

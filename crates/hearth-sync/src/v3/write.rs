@@ -36,14 +36,19 @@ pub(super) fn begin(out: &mut String, next_batch: SyncToken) {
 
 pub(super) fn end(out: &mut String, presence: &[&Seen], now_ms: i64) {
     out.push_str(",\"to_device\":{\"events\":[]},\"presence\":{\"events\":[");
-    for (n, seen) in presence.iter().enumerate() {
+    self::presence(out, presence.iter().copied(), now_ms);
+    out.push_str("]}");
+    out.push_str(",\"device_one_time_keys_count\":{},\"device_unused_fallback_key_types\":[]}");
+}
+
+/// Appends presence events, comma-separated.
+pub(crate) fn presence<'a>(out: &mut String, seen: impl Iterator<Item = &'a Seen>, now_ms: i64) {
+    for (n, seen) in seen.enumerate() {
         if n > 0 {
             out.push(',');
         }
         seen.write(out, now_ms);
     }
-    out.push_str("]}");
-    out.push_str(",\"device_one_time_keys_count\":{},\"device_unused_fallback_key_types\":[]}");
 }
 
 /// The answer of which only the token is new.

@@ -26,6 +26,28 @@ impl Views {
         })
         .await
     }
+
+    /// An event of which only the id is known. Ids of room versions 1 and 2 may be those of several rooms: the first that
+    /// the reader may see.
+    pub async fn event_anywhere(&self, reader: Reader, event_id: OwnedEventId) -> Result<String, ViewError> {
+        self.read(move |tx| {
+            for room in tx.events().rooms_of_id(&event_id)? {
+                let room_id = tx.rooms().by_num(room)?.room_id.clone();
+                let Some(access) = Access::find(tx, &reader, &room_id)? else { continue };
+                let row = match visible_event(tx, &access, &event_id) {
+                    Err(ViewError::NotFound(_)) => continue,
+                    row => row?,
+                };
+                let mut out = String::new();
+                access.write(tx, &mut out, &[row])?;
+                if !out.is_empty() {
+                    return Ok(out);
+                }
+            }
+            Err(NO_EVENT)
+        })
+        .await
+    }
 }
 
 const NO_EVENT: ViewError = ViewError::NotFound("There is no such event");

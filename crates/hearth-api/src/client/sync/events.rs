@@ -1,11 +1,11 @@
-//! `/events` and `initialSync` of a room: deprecated, and the way to peek into rooms that everybody may read.
+//! `/events` and `initialSync`: deprecated, and the way to peek into rooms that everybody may read.
 //!
 //! Spec: client-server API, "Syncing" (deprecated endpoints), "Room previews".
 
 use std::time::Duration;
 
 use axum::extract::State;
-use hearth_matrix::ruma::OwnedRoomId;
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId};
 use hearth_sync::{BadToken, EventsRequest};
 use http::Method;
 use serde::Deserialize;
@@ -19,6 +19,8 @@ use crate::{ApiError, Doors, Sender};
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::at(Method::GET, "/_matrix/client/v3/events", events),
+        Route::at(Method::GET, "/_matrix/client/v3/events/{event_id}", one_event),
+        Route::at(Method::GET, "/_matrix/client/v3/initialSync", initial_sync),
         Route::at(Method::GET, "/_matrix/client/v3/rooms/{room_id}/initialSync", room_initial_sync),
     ]
 }
@@ -51,9 +53,31 @@ async fn events(
     ended.instead_of(Json(answer))
 }
 
+/// `GET /_matrix/client/v3/events/{eventId}`
+async fn one_event(
+    State(doors): State<Doors>,
+    sender: Sender,
+    PathOf(event_id): PathOf<OwnedEventId>,
+) -> Result<Json, ApiError> {
+    let reader = doors.views.reader(sender.user, &sender.user_id, sender.device);
+    Ok(Json(doors.views.event_anywhere(reader, event_id).await?))
+}
+
 #[derive(Deserialize)]
 struct InitialSync {
     limit: Option<usize>,
+    #[serde(default)]
+    archived: bool,
+}
+
+/// `GET /_matrix/client/v3/initialSync`
+async fn initial_sync(
+    State(doors): State<Doors>,
+    sender: Sender,
+    QueryOf(query): QueryOf<InitialSync>,
+) -> Result<Json, ApiError> {
+    let reader = doors.views.reader(sender.user, &sender.user_id, sender.device);
+    Ok(Json(doors.syncs.initial_sync(reader, query.limit, query.archived).await?))
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/initialSync`

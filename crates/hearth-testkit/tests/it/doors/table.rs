@@ -465,6 +465,12 @@ fn reading() -> Vec<Row> {
             .no_query("from=nonsense", INVALID_PARAM)
             .no_query("timeout=soon", INVALID_PARAM)
             .no_query("room_id=nonsense", INVALID_PARAM),
+        user("GET", "/_matrix/client/v3/events/{eventId}")
+            .outsider(NOT_FOUND)
+            .no_path("/_matrix/client/v3/events/$none", NOT_FOUND),
+        user("GET", "/_matrix/client/v3/initialSync")
+            .no_query("limit=many", INVALID_PARAM)
+            .no_query("archived=perhaps", INVALID_PARAM),
         user("GET", "/_matrix/client/v3/rooms/{roomId}/initialSync")
             .outsider(FORBIDDEN)
             .no_query("limit=many", INVALID_PARAM),

@@ -1,8 +1,8 @@
 //! `/events` and `initialSync`: the older way to listen, also for those who are not in the room.
 
-use hearth_testkit::{json, on_each_backend};
+use hearth_testkit::{Value, json, on_each_backend};
 
-use super::{create_room, encoded, join, leave, public_room, room_path, send};
+use super::{create_room, encoded, invite, join, leave, public_room, room_path, send};
 
 // endpoint: GET /_matrix/client/v3/events
 // endpoint: GET /_matrix/client/v3/rooms/{roomId}/initialSync
@@ -79,6 +79,68 @@ async fn events_come_from_all_rooms_one_is_in() {
         let chunk = answer["chunk"].as_array().unwrap();
         let bodies: Vec<_> = chunk.iter().map(|event| event["content"]["body"].as_str().unwrap()).collect();
         assert_eq!(bodies, ["first", "second"]);
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/client/v3/initialSync
+#[tokio::test]
+async fn the_older_way_to_begin_shows_all_rooms() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let (joined, left, invited) = (public_room(&alice).await, public_room(&alice).await, public_room(&alice).await);
+        for room in [&joined, &left] {
+            join(&bob, room).await;
+        }
+        send(&alice, &joined, "t1", "one").await;
+        leave(&bob, &left).await;
+        invite(&alice, &invited, &bob).await;
+        let (status, now) = bob.get("/_matrix/client/v3/initialSync?limit=1").await;
+        assert_eq!(status, 200, "{now}");
+        let room = |answer: &Value, id: &str| {
+            answer["rooms"].as_array().unwrap().iter().find(|room| room["room_id"] == id).cloned()
+        };
+        let shown = room(&now, &joined).unwrap();
+        assert_eq!((&shown["membership"], &shown["visibility"]), (&json!("join"), &json!("private")));
+        assert_eq!(shown["messages"]["chunk"].as_array().unwrap().len(), 1);
+        assert_eq!(shown["messages"]["chunk"][0]["content"]["body"], "one");
+        assert!(shown["state"].as_array().unwrap().iter().any(|event| event["type"] == "m.room.create"));
+        let shown = room(&now, &invited).unwrap();
+        assert_eq!(shown["membership"], "invite");
+        assert_eq!(
+            (&shown["invite"]["sender"], &shown["invite"]["content"]["membership"]),
+            (&json!(alice.user_id), &json!("invite"))
+        );
+        assert!(room(&now, &left).is_none());
+        let rules = |event: &Value| event["type"] == "m.push_rules";
+        assert!(now["account_data"].as_array().unwrap().iter().any(rules));
+        assert!(now["presence"].is_array());
+        let (_, all) = bob.get("/_matrix/client/v3/initialSync?archived=true").await;
+        assert_eq!(room(&all, &left).unwrap()["membership"], "leave");
+
+        send(&alice, &joined, "t2", "two").await;
+        let (_, then) = bob.get(&format!("/_matrix/client/v3/events?from={}", now["end"].as_str().unwrap())).await;
+        assert_eq!(then["chunk"][0]["content"]["body"], "two");
+        assert_eq!(server.get("/_matrix/client/v3/initialSync").await.0, 401);
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/client/v3/events/{eventId}
+#[tokio::test]
+async fn an_event_is_found_by_its_id_alone() {
+    on_each_backend(async |server| {
+        let (alice, eve) = (server.user("alice").await, server.user("eve").await);
+        for version in ["2", "11"] {
+            let room = create_room(&alice, json!({ "room_version": version })).await;
+            let event = send(&alice, &room, "t1", "here").await;
+            let path = format!("/_matrix/client/v3/events/{}", encoded(&event));
+            let (status, found) = alice.get(&path).await;
+            assert_eq!((status, &found["content"]["body"]), (200, &json!("here")));
+            assert_eq!((&found["event_id"], &found["room_id"]), (&json!(event), &json!(room)));
+            assert_eq!(eve.get(&path).await.0, 404);
+            assert_eq!(server.get(&path).await.0, 401);
+        }
     })
     .await;
 }
