@@ -1,0 +1,1 @@
+"""Hearth and Synapse in one federation, on loopback."""
