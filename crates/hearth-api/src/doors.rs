@@ -11,7 +11,7 @@ use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 use hearth_user::presence::Presence;
 
-use crate::{Limits, Shutdown};
+use crate::{Limits, Shutdown, Transactions};
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct Doors {
     pub options: Arc<DoorOptions>,
     /// How much may be asked.
     pub limits: Limits,
+    /// Answers to what other servers sent lately.
+    pub transactions: Transactions,
     /// The server wants to stop.
     pub shutdown: Shutdown,
     /// Writes the page of metrics.
@@ -56,6 +58,8 @@ pub struct DoorOptions {
     pub default_room_version: RoomVersionId,
     /// The public directory can be read without an account.
     pub directory_open: bool,
+    /// Other servers may read the public directory.
+    pub directory_open_to_federation: bool,
     /// Where other servers find us; advertised by `/.well-known/matrix/server`.
     pub federation_address: Option<OwnedServerName>,
 }

@@ -132,6 +132,14 @@ impl KeyRing {
         Ok(found)
     }
 
+    /// A key that is in memory, without asking anybody for it.
+    pub fn at_hand(&self, wanted: &WantedKey) -> Option<[u8; 32]> {
+        let own = (wanted.server == self.0.own.0).then(|| self.0.own.1.clone());
+        let keys = own.or_else(|| self.0.known.get(&wanted.server))?;
+        let key = keys.iter().find(|key| key.key_id == wanted.key_id)?;
+        is_good_at(key, wanted.at).then_some(key.public_key)
+    }
+
     /// What one request needs: a key that is good now.
     pub(crate) async fn find_now(&self, server: &ServerName, key_ids: &[&str]) -> Result<FoundKeys, StoreError> {
         let now = self.0.time.now_ms();

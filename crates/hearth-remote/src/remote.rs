@@ -260,6 +260,21 @@ impl Remote {
         R::Authentication: Signing,
         for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
     {
+        read::<R::IncomingResponse>(&self.ask(server, request, options).await?)
+    }
+
+    /// The same for an answer whose bytes matter.
+    pub async fn ask<R>(
+        &self,
+        server: &ServerName,
+        request: R,
+        options: SendOptions,
+    ) -> Result<Response<Bytes>, RemoteError>
+    where
+        R: OutgoingRequest,
+        R::Authentication: Signing,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+    {
         let unmakeable = |error: IntoHttpError| RemoteError::Request(error.to_string());
         let (mut parts, body) =
             request.try_into_http_request_inner("https://matrix.invalid", ()).map_err(unmakeable)?.into_parts();
@@ -268,8 +283,7 @@ impl Remote {
         }
         let body: Vec<u8> = body.try_into_buf().map_err(|error| unmakeable(error.into()))?;
         let request = Request::from_parts(parts, Bytes::from(body));
-        let response = self.send_raw(server, request, R::Authentication::SIGNED, options).await?;
-        read::<R::IncomingResponse>(&response)
+        self.send_raw(server, request, R::Authentication::SIGNED, options).await
     }
 
     /// Sends a request whose URL has any host: where the server is, is found out. Only an answer that is a success is one.

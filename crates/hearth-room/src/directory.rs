@@ -5,17 +5,20 @@
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId,
+    RoomId, UserId,
 };
 use hearth_matrix::{Draft, Pdu, PowerLevels};
 use hearth_store::{Membership, Noun, RoomNum, RoomRecord, SnapshotNum, StateKey, StoreError, Tx, Visibility};
 
 use crate::append::Appender;
 use crate::turn::{Step, Work};
-use crate::{RoomError, Rooms};
+use crate::{RoomError, Rooms, Unanswered};
 
 /// Rooms looked at for one page at most, when a filter leaves most of them out.
 const SCAN: usize = 2000;
+/// Servers told of with an alias.
+const ALIAS_SERVERS: usize = 20;
 
 /// Which rooms of the directory are wanted.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +79,34 @@ impl Rooms {
             None => Ok(None),
         });
         room.await?.ok_or(RoomError::NotFound("No room has this alias"))
+    }
+
+    /// The room an alias points to, whichever server's it is, and servers that are in the room.
+    pub async fn follow_alias(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Vec<OwnedServerName>), RoomError> {
+        let own = &self.inner.config.server_name;
+        if alias.server_name() == &**own {
+            let room_id = self.resolve_alias(alias).await?;
+            let mut servers = self.servers(&room_id, ALIAS_SERVERS).await?;
+            // Ourselves first: whoever asks has found us already.
+            servers.retain(|server| server != own);
+            servers.insert(0, own.clone());
+            return Ok((room_id, servers));
+        }
+        let Some(neighbours) = self.inner.inbound.neighbours() else {
+            return Err(RoomError::Remote(alias.to_string()));
+        };
+        let (room_id, mut servers) = match neighbours.alias(alias.server_name(), alias).await {
+            Err(Unanswered::Refused(refusal)) if refusal.status == 404 => {
+                return Err(RoomError::NotFound("No room has this alias"));
+            }
+            answer => answer.map_err(|error| RoomError::by(alias.server_name(), error))?,
+        };
+        servers.truncate(ALIAS_SERVERS);
+        let whose = alias.server_name();
+        if !servers.iter().any(|server| server == whose) {
+            servers.push(whose.to_owned());
+        }
+        Ok((room_id, servers))
     }
 
     /// Points an alias of ours to a room.

@@ -1,9 +1,11 @@
 //! The ways in which something about a room can be refused.
 
 use hearth_matrix::auth::AuthRefusal;
-use hearth_matrix::ruma::{OwnedUserId, RoomVersionId};
+use hearth_matrix::ruma::{OwnedServerName, OwnedUserId, RoomVersionId, ServerName};
 use hearth_matrix::{DraftError, SealError};
 use hearth_store::StoreError;
+
+use crate::{Refusal, Unanswered};
 
 /// Why something about a room was not done. Nothing of it remains.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -20,6 +22,9 @@ pub enum RoomError {
     /// A restricted room whose conditions the user meets, but no member of ours may let him in.
     #[error("no member of this server may let the user in")]
     UnableToGrantJoin,
+    /// A restricted room of which this server can't know whether the user meets its conditions.
+    #[error("this server can't tell whether the user may join")]
+    UnableToAuthoriseJoin,
     /// The user lets nobody invite him.
     #[error("{0} does not accept invites")]
     InviteBlocked(OwnedUserId),
@@ -56,12 +61,31 @@ pub enum RoomError {
     /// It takes another server, and this one doesn't talk to others.
     #[error("{0} is on another server, and this server does not federate")]
     Remote(String),
+    /// Another server that had to be asked refused.
+    #[error("{server}: {refusal}")]
+    RefusedBy {
+        /// Which.
+        server: OwnedServerName,
+        /// What it said.
+        refusal: Refusal,
+    },
+    /// No server that had to be asked could be reached.
+    #[error("{0}")]
+    Unreachable(String),
     /// The store failed.
     #[error("store: {0}")]
     Store(String),
 }
 
 impl RoomError {
+    /// Another server did not do what it had to.
+    pub(crate) fn by(server: &ServerName, error: Unanswered) -> Self {
+        match error {
+            Unanswered::Refused(refusal) => Self::RefusedBy { server: server.to_owned(), refusal },
+            Unanswered::Unreachable(why) => Self::Unreachable(format!("{server} can't be reached: {why}")),
+        }
+    }
+
     /// What somebody hears who wants something in a room: one that is not there is like one that he is not in.
     pub(crate) fn unless_known(self) -> Self {
         match self {

@@ -19,6 +19,7 @@ mod profile;
 mod receipts;
 mod resolution;
 mod send;
+mod servers;
 mod stripped;
 mod turn;
 mod typing;
@@ -34,13 +35,14 @@ pub use create::{CreateRoom, Preset};
 pub use directory::{DirectoryFilter, DirectoryPage, DirectoryRoom};
 pub use error::RoomError;
 pub use inbound::{
-    Answer, DUMMY_EVENT, Dropped, JoinAnswer, MissingEvents, Neighbours, Received, StateAt, StateBefore, StateIdsAt,
-    Template, Unanswered, Verdict, WantedKey, Welcomed,
+    Answer, DUMMY_EVENT, Dropped, JoinAnswer, MissingEvents, Neighbours, Received, Refusal, StateAt, StateBefore,
+    StateIdsAt, Template, Unanswered, Verdict, WantedKey, Welcomed,
 };
 pub use membership::MemberAction;
 pub use mutual_rooms::MutualRooms;
 pub use receipts::{NewReceipt, ReadMarkers};
 pub use send::Txn;
+pub use servers::RemoteReceipt;
 pub use typing::{Typing, TypingInRoom};
 
 /// What rooms are told by the settings.
@@ -96,6 +98,11 @@ impl Rooms {
     /// Our name in the federation.
     pub fn server_name(&self) -> &OwnedServerName {
         &self.inner.config.server_name
+    }
+
+    /// What time it is, in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        self.inner.time.now_ms()
     }
 
     pub(crate) fn is_local(&self, user: &UserId) -> bool {

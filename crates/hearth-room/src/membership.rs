@@ -205,8 +205,10 @@ pub(crate) fn join(
 
 /// A member of ours who may let a user into a restricted room whose conditions the user meets.
 fn authoriser(appender: &mut Appender<'_, '_>, user: &UserId) -> Decision<OwnedUserId> {
-    if !meets_restriction(appender, user)? {
-        return forbidden("You are in none of the rooms whose members may join this room");
+    match meets_restriction(appender, user)? {
+        Restriction::Met => {}
+        Restriction::NotMet => return forbidden("You are in none of the rooms whose members may join this room"),
+        Restriction::Unknown => return Ok(Err(RoomError::UnableToAuthoriseJoin)),
     }
     let levels = appender.power_levels()?;
     let room = appender.room.num;
@@ -221,29 +223,46 @@ fn authoriser(appender: &mut Appender<'_, '_>, user: &UserId) -> Decision<OwnedU
     Ok(Err(RoomError::UnableToGrantJoin))
 }
 
+/// Whether a user meets the conditions of a restricted room.
+#[derive(Clone, Copy)]
+enum Restriction {
+    Met,
+    NotMet,
+    /// Not in the rooms that we are in, and the others we can't look into.
+    Unknown,
+}
+
 /// Whether a user is in one of the rooms that the join rules allow.
-fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<bool, StoreError> {
+fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<Restriction, StoreError> {
     #[derive(serde::Deserialize)]
     struct JoinRules {
         #[serde(default)]
         allow: Vec<serde_json::Value>,
     }
-    let Some((_, rules)) = appender.state("m.room.join_rules", "")? else { return Ok(false) };
-    let Ok(rules) = serde_json::from_str::<JoinRules>(rules.content.get()) else { return Ok(false) };
-    let Some(user) = appender.tx.string_num(user.as_str())? else { return Ok(false) };
+    let not_met = Ok(Restriction::NotMet);
+    let Some((_, rules)) = appender.state("m.room.join_rules", "")? else { return not_met };
+    let Ok(rules) = serde_json::from_str::<JoinRules>(rules.content.get()) else { return not_met };
+    let user = appender.tx.string_num(user.as_str())?;
+    let mut all_known = true;
     for condition in rules.allow {
         if condition.get("type").and_then(|t| t.as_str()) != Some("m.room_membership") {
             continue;
         }
         let room_id = condition.get("room_id").and_then(|id| id.as_str()).and_then(|id| <&RoomId>::try_from(id).ok());
         let Some(room_id) = room_id else { continue };
-        let Some(room) = appender.tx.rooms().by_id(room_id)? else { continue };
+        let room = appender.tx.rooms().by_id(room_id)?;
+        let tip = room.as_ref().map(|room| appender.tx.rooms().tip(room.num)).transpose()?.flatten();
+        let (Some(room), true) = (room, tip.is_some_and(|tip| tip.joined_local > 0)) else {
+            all_known = false;
+            continue;
+        };
+        let Some(user) = user else { continue };
         let membership = appender.tx.members().current(room.num, user)?.map(|row| row.membership);
         if membership == Some(Membership::Join) {
-            return Ok(true);
+            return Ok(Restriction::Met);
         }
     }
-    Ok(false)
+    Ok(if all_known { Restriction::NotMet } else { Restriction::Unknown })
 }
 
 pub(crate) fn knock(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {

@@ -6,7 +6,7 @@
 use hearth_matrix::ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId};
 use hearth_store::{EventRow, Membership, Noun, RoomRecord, StoreError, Tx, UserNum};
 
-use crate::{RoomError, Rooms};
+use crate::{RemoteReceipt, RoomError, Rooms};
 
 /// Relations followed from an event to its thread.
 const RELATIONS: usize = 4;
@@ -69,6 +69,24 @@ impl Rooms {
             Ok(Ok(()))
         });
         outcome.await?
+    }
+}
+
+/// A receipt of another server's user moves forward.
+pub(crate) fn receive(
+    tx: &mut Tx<'_>,
+    room: &RoomRecord,
+    user: UserNum,
+    receipt: &RemoteReceipt,
+) -> Result<(), StoreError> {
+    let RemoteReceipt { thread, event_id, ts, .. } = receipt.clone();
+    let new = NewReceipt { private: false, thread, event_id };
+    match forward(tx, room, user, &new)? {
+        Some(row) => {
+            let thread = new.thread.as_deref().unwrap_or_default();
+            tx.receipts().set(room.num, user, false, thread, row.num, ts)
+        }
+        None => Ok(()),
     }
 }
 

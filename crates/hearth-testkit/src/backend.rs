@@ -60,11 +60,11 @@ impl Schema {
         format!("{}{separator}options=-csearch_path%3D{}", self.server, self.name)
     }
 
-    fn twin(&self) -> Self {
+    pub(crate) fn twin(&self) -> Self {
         Self { server: self.server.clone(), name: self.name.clone() }
     }
 
-    async fn drop(self) {
+    pub(crate) async fn drop(self) {
         let sql = format!("DROP SCHEMA {} CASCADE", self.name);
         // The server that used it may still be at work on its last statements, and PostgreSQL then sees a deadlock.
         let mut outcome = self.try_run(&sql).await;

@@ -16,12 +16,15 @@
 
 mod backend;
 mod client;
+mod federation;
 mod server;
 mod until;
 
 pub use backend::{Backend, Schema, on_each_backend, on_each_backend_with};
 pub use client::{Answer, Request, Target, User};
+pub use federation::{Federation, Link, on_each_backend_together, on_each_backend_together_with};
 pub use hearth::settings::Settings;
+pub use hearth_store::WallTime;
 pub use serde_json::{Value, json};
 pub use server::TestServer;
 pub use until::{until, until_some};

@@ -12,7 +12,7 @@ use crate::client::status_and_json;
 use crate::{Backend, Request, Target, User};
 
 /// The time at which the servers of tests start, in milliseconds.
-const START_MS: i64 = 1_750_000_000_000;
+pub(crate) const START_MS: i64 = 1_750_000_000_000;
 
 /// The password of users of tests.
 const PASSWORD: &str = "correct horse battery staple";
@@ -40,6 +40,11 @@ impl TestServer {
 
     /// A fresh server on a database.
     pub async fn start_on(backend: Backend, adjust: impl Fn(&mut Settings)) -> Self {
+        Self::start_at(backend, WallTime::manual(START_MS), adjust).await
+    }
+
+    /// The same with a clock of the test's own.
+    pub async fn start_at(backend: Backend, time: WallTime, adjust: impl Fn(&mut Settings)) -> Self {
         let data_dir = tempfile::tempdir().expect("a temporary directory");
         let mut settings = Settings {
             server_name: ServerName::parse("hearth.test").expect("a server name"),
@@ -59,7 +64,6 @@ impl TestServer {
         settings.rate_limits.enabled = false;
         adjust(&mut settings);
 
-        let time = WallTime::manual(START_MS);
         let running = Homeserver::start(&settings, time.clone()).await.expect("the server starts");
         let target = target(&running);
         Self { running: Some(running), settings, target, time, _data_dir: data_dir }

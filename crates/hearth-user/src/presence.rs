@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use hearth_matrix::canonical::write_string;
-use hearth_matrix::ruma::UserId;
+use hearth_matrix::ruma::{OwnedUserId, ServerName, UserId};
 use hearth_store::{DeviceNum, Noun, Store, StoreError, UserNum, WallTime};
 use rustc_hash::FxHashMap;
 
@@ -24,6 +24,8 @@ const GRACE_MS: i64 = 30_000;
 const FORGET_MS: i64 = 30 * 60_000;
 /// How often what is over is looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// Users taken from one message of another server.
+const TOLD_AT_ONCE: usize = 1_000;
 /// Longest status message.
 const STATUS_BYTES: usize = 1_024;
 
@@ -98,6 +100,19 @@ pub enum GetPresenceError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What another server tells of a user of its: an entry of an `m.presence` EDU.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct RemotePresence {
+    /// Who.
+    pub user_id: OwnedUserId,
+    /// What he is.
+    pub presence: String,
+    /// What he says.
+    pub status_msg: Option<String>,
+    /// Milliseconds since he last did something.
+    pub last_active_ago: Option<u32>,
 }
 
 /// What a user is, and says, now.
@@ -345,6 +360,28 @@ impl Presence {
             device.state = device.state.max(PresenceState::Online);
             entry.last_active_ms = Some(now_ms);
         });
+    }
+
+    /// What another server tells of its users, of those whom we know. Others nobody here can see.
+    pub async fn receive_all(&self, origin: &ServerName, told: Vec<RemotePresence>) -> Result<(), StoreError> {
+        if !self.inner.enabled {
+            return Ok(());
+        }
+        let theirs: Vec<RemotePresence> =
+            told.into_iter().take(TOLD_AT_ONCE).filter(|told| told.user_id.server_name() == origin).collect();
+        let ids: Vec<OwnedUserId> = theirs.iter().map(|told| told.user_id.clone()).collect();
+        let read = self
+            .inner
+            .store
+            .read(move |tx| ids.iter().map(|id| tx.string_num(id.as_str())).collect::<Result<Vec<_>, _>>());
+        let now_ms = self.inner.time.now_ms();
+        for (told, user) in theirs.into_iter().zip(read.await?) {
+            let (Some(user), Some(state)) = (user, PresenceState::from_spec(&told.presence)) else { continue };
+            let status = told.status_msg.filter(|status| status.len() <= STATUS_BYTES).map(Arc::from);
+            let active = told.last_active_ago.map(|ago| now_ms.saturating_sub(i64::from(ago)));
+            self.receive(user, &told.user_id, state, status, active);
+        }
+        Ok(())
     }
 
     /// What another server tells of a user of its.

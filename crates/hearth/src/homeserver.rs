@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
-use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger};
+use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger, Transactions};
 use hearth_matrix::SigningKey;
 use hearth_remote::{
     AddressFilter, HttpClient, Notary, Patience, Remote, RemoteConfig, ServerRules, SystemNames, TlsRoots,
@@ -16,6 +16,7 @@ use hearth_user::Users;
 use hearth_user::presence::Presence;
 
 use crate::data_dir::{DataDir, DataDirError, admin_socket};
+use crate::neighbours::OverHttp;
 use crate::residence::InRooms;
 use crate::settings::Settings;
 use crate::telemetry::Metrics;
@@ -121,6 +122,7 @@ impl Homeserver {
             store,
             options: Arc::new(door_options(settings)),
             limits: limits(settings, time),
+            transactions: Transactions::default(),
             shutdown,
             metrics: Arc::new(move || {
                 measured.record_caches();
@@ -164,6 +166,9 @@ impl Homeserver {
         let mut upkeep = tokio::task::JoinSet::new();
         upkeep.spawn(Metrics::of_process().keep_up());
         upkeep.spawn(doors.accounts.clone().keep_house());
+        if let Err(error) = doors.rooms.connect(Arc::new(OverHttp(doors.remote.clone()))).await {
+            tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
+        }
         let rooms = doors.rooms.clone();
         upkeep.spawn(async move {
             if let Err(error) = rooms.show_profiles().await {
@@ -292,6 +297,7 @@ fn door_options(settings: &Settings) -> DoorOptions {
         public_url: settings.public_url.as_ref().map(|url| url.as_str().to_owned()),
         default_room_version: settings.rooms.default_version.clone(),
         directory_open: settings.directory.open,
+        directory_open_to_federation: settings.directory.open_to_federation,
         federation_address: settings.federation.address.clone(),
     }
 }

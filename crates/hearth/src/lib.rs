@@ -7,6 +7,7 @@ pub mod cli;
 pub mod data_dir;
 mod homeserver;
 mod log_writer;
+mod neighbours;
 mod residence;
 pub mod settings;
 pub mod telemetry;

@@ -2,6 +2,7 @@
 //! tables of their own.
 
 use hearth_account::AuthenticateError;
+use hearth_remote::RemoteError;
 use http::StatusCode;
 
 use crate::ApiError;
@@ -24,6 +25,21 @@ impl From<AuthenticateError> for ApiError {
             AuthenticateError::Unknown { soft_logout } => Self::unknown_token(soft_logout),
             AuthenticateError::Locked => Self::user_locked(),
             AuthenticateError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<RemoteError> for ApiError {
+    /// What another server could not be asked, or refused.
+    fn from(error: RemoteError) -> Self {
+        let message = error.to_string();
+        match error {
+            RemoteError::Store(cause) => Self::internal(cause),
+            RemoteError::Forbidden(_) => Self::forbidden(message),
+            RemoteError::Refused { status, .. } if status == StatusCode::NOT_FOUND => Self::not_found(message),
+            RemoteError::Refused { status, .. } if status == StatusCode::FORBIDDEN => Self::forbidden(message),
+            RemoteError::Timeout => Self::new(StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN", message),
+            _ => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
         }
     }
 }

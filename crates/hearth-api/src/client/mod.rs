@@ -8,6 +8,8 @@ pub(crate) mod rooms;
 pub(crate) mod sync;
 pub(crate) mod users;
 
+pub(crate) use rooms::public_rooms_page;
+
 use crate::route::Route;
 
 /// The routes of all chapters.

@@ -8,6 +8,7 @@ mod path;
 mod query;
 mod sender;
 mod signed;
+mod via;
 
 pub(crate) use body::BODY_SIZE_BYTES;
 pub use body::JsonBody;
@@ -18,3 +19,4 @@ pub(crate) use query::QueryOf;
 pub(crate) use sender::{Administrator, EvenLocked, has_token};
 pub use sender::{OptionalSender, Sender};
 pub(crate) use signed::Signed;
+pub(crate) use via::Via;

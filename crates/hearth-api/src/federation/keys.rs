@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use hearth_matrix::ruma::api::federation::discovery::{get_remote_server_keys, get_remote_server_keys_batch};
 use hearth_matrix::ruma::{MilliSecondsSinceUnixEpoch, OwnedServerName};
-use http::{Method, header};
+use http::Method;
 
+use super::json_text;
 use crate::route::{Route, route};
 use crate::{ApiError, Doors, Matrix};
 
@@ -23,7 +24,7 @@ pub(super) fn routes() -> Vec<Route> {
 
 /// `GET /_matrix/key/v2/server`, and as old servers ask, with the id of a key, which changes nothing.
 async fn own_keys(State(doors): State<Doors>) -> Result<Response, ApiError> {
-    Ok(json(doors.remote.own_keys().map_err(ApiError::internal)?))
+    Ok(json_text(doors.remote.own_keys().map_err(ApiError::internal)?))
 }
 
 /// `GET /_matrix/key/v2/query/{serverName}`
@@ -49,14 +50,9 @@ async fn keys_of_many(
 
 async fn vouch(doors: &Doors, wanted: BTreeMap<OwnedServerName, i64>) -> Result<Response, ApiError> {
     let documents = doors.remote.vouch(wanted).await.map_err(ApiError::internal)?;
-    Ok(json(format!("{{\"server_keys\":[{}]}}", documents.join(","))))
+    Ok(json_text(format!("{{\"server_keys\":[{}]}}", documents.join(","))))
 }
 
 fn milliseconds(ts: MilliSecondsSinceUnixEpoch) -> i64 {
     i64::try_from(u64::from(ts.get())).unwrap_or(i64::MAX)
-}
-
-/// As it was signed, byte for byte.
-fn json(text: String) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

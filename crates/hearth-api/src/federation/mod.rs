@@ -1,13 +1,23 @@
 //! The door of other servers: the server-server API, one file per chapter.
 
+mod directory;
 mod discovery;
+mod events;
+mod joins;
 mod keys;
 mod query;
+mod transactions;
+
+use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use hearth_matrix::Pdu;
 use hearth_matrix::ruma::api::IncomingRequest;
 use hearth_matrix::ruma::api::path_builder::PathBuilder as _;
+use http::header;
+
+pub use transactions::Transactions;
 
 use crate::Doors;
 use crate::extract::Signed;
@@ -17,6 +27,10 @@ pub(crate) fn routes() -> Vec<Route> {
     let mut routes = discovery::routes();
     routes.extend(keys::routes());
     routes.extend(query::routes());
+    routes.extend(events::routes());
+    routes.extend(joins::routes());
+    routes.extend(directory::routes());
+    routes.extend(transactions::routes());
     routes
 }
 
@@ -34,4 +48,23 @@ where
         Route::at(T::METHOD, path, call)
     };
     T::PATH_BUILDER.all_paths().map(at).collect()
+}
+
+/// JSON that was written already.
+fn json_text(text: String) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+/// A list of events, byte for byte.
+fn list(pdus: &[Arc<Pdu>]) -> String {
+    let mut out = String::with_capacity(2 + pdus.iter().map(|pdu| pdu.json.len() + 1).sum::<usize>());
+    out.push('[');
+    for (n, pdu) in pdus.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        out.push_str(&pdu.json);
+    }
+    out.push(']');
+    out
 }

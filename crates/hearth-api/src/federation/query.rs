@@ -2,15 +2,29 @@
 //!
 //! Spec: server-server API, "Querying for information".
 
-use hearth_matrix::ruma::api::federation::query::get_profile_information;
-use serde_json::{Map, Value};
+use hearth_matrix::ruma::api::federation::query::{get_profile_information, get_room_information};
+use serde_json::{Map, Value, json};
 
 use crate::extract::Signed;
 use crate::route::Route;
 use crate::{ApiError, Doors, JsonBody};
 
 pub(super) fn routes() -> Vec<Route> {
-    super::signed(profile)
+    let mut routes = super::signed(profile);
+    routes.extend(super::signed(directory));
+    routes
+}
+
+/// `GET /_matrix/federation/v1/query/directory`
+async fn directory(
+    doors: Doors,
+    Signed { request, .. }: Signed<get_room_information::v1::Request>,
+) -> Result<JsonBody<Value>, ApiError> {
+    if request.room_alias.server_name() != doors.options.server_name {
+        return Err(ApiError::invalid_param("That is no alias of this server"));
+    }
+    let (room_id, servers) = doors.rooms.follow_alias(&request.room_alias).await?;
+    Ok(JsonBody(json!({ "room_id": room_id, "servers": servers })))
 }
 
 /// `GET /_matrix/federation/v1/query/profile`

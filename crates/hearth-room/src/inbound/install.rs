@@ -49,8 +49,19 @@ impl Rooms {
         let chain = auth_chain.iter().take(MOST).filter_map(read).map(Arc::new);
         let all = sorted(state.iter().cloned().chain(chain).collect(), By::Auth);
         let outcomes = signatures::check(&**neighbours, &all, rules).await;
-        let good: Vec<Arc<Pdu>> =
-            all.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(pdu, _)| pdu).collect();
+        let (mut good, mut refused) = (Vec::with_capacity(all.len()), 0_usize);
+        for (pdu, outcome) in all.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => good.push(pdu),
+                Err(error) => {
+                    refused += 1;
+                    tracing::debug!(event_id = %pdu.event_id, %error, "an event of a room that is joined is left out");
+                }
+            }
+        }
+        if refused > 0 {
+            tracing::warn!(room_id = %join.room_id, refused, "signatures of events of a room that is joined are not good");
+        }
         let room = self.record_of(version, &join, &state).await?;
         let good_ids: FxHashSet<OwnedEventId> = good.iter().map(|pdu| pdu.event_id.clone()).collect();
         self.keep_outliers(&room, good).await?;

@@ -3,13 +3,14 @@
 //! Spec: server-server API, "Joining Rooms"; room version 8, "Restricted rooms".
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_matrix::ruma::{
     CanonicalJsonObject, EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
 };
 use hearth_matrix::signatures::{self, sign_event};
 use hearth_matrix::{Completion, Pdu, SUPPORTED_VERSIONS, complete, rules, template_of};
-use hearth_store::{Noun, StoreError};
+use hearth_store::{Membership, Noun, Standing, StoreError};
 
 use super::signatures as check;
 use super::{Arrival, JoinAnswer, StateBefore, Template, Verdict};
@@ -19,6 +20,10 @@ use crate::{RoomError, Rooms, member_content, membership};
 
 /// Servers asked to let somebody in, one after the other.
 const SERVERS: usize = 10;
+
+/// How often, and how many times, it is looked whether a join has come in that lacked events before it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 400;
 
 /// A user of another server who was let in.
 #[derive(Clone, Debug)]
@@ -123,6 +128,77 @@ impl Rooms {
         Ok(Welcomed { event: pdu, before })
     }
 
+    /// Comes into a room: by ourselves if a member of ours can let the user in, else through other servers, of which `servers`
+    /// are said to be there. What has begun goes on also if nobody waits for it any more.
+    pub async fn enter(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        guest: bool,
+        content: CanonicalJsonObject,
+        servers: Vec<OwnedServerName>,
+    ) -> Result<(), RoomError> {
+        let refusal = match self.join(user, room_id, guest, content.clone()).await {
+            Err(refusal) if leads_elsewhere(&refusal) => refusal,
+            outcome => return outcome,
+        };
+        let servers = self.ways_into(user, room_id, servers).await?;
+        if servers.is_empty() || self.inner.inbound.neighbours.get().is_none() {
+            return Err(refusal);
+        }
+        if guest {
+            return Err(RoomError::GuestsForbidden);
+        }
+        let (rooms, user, room_id) = (self.clone(), user.to_owned(), room_id.to_owned());
+        let joining = tokio::spawn(async move {
+            let turn = rooms.inner.inbound.joining(&room_id);
+            let _turn = turn.lock().await;
+            // Somebody else of ours may have come in meanwhile.
+            match rooms.join(&user, &room_id, false, content.clone()).await {
+                Err(refusal) if leads_elsewhere(&refusal) => {
+                    rooms.join_through(&user, &room_id, &servers, content).await
+                }
+                outcome => outcome,
+            }
+        });
+        joining.await.map_err(|error| RoomError::Store(format!("the join ended: {error}")))?
+    }
+
+    /// Servers that may let a user into a room, the best first: who invited him, those that are named, those that we know in
+    /// the room, and the one that the room's id names.
+    async fn ways_into(
+        &self,
+        user: &UserId,
+        room_id: &RoomId,
+        named: Vec<OwnedServerName>,
+    ) -> Result<Vec<OwnedServerName>, RoomError> {
+        let (user, id) = (user.to_owned(), room_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&id)? else { return Ok((None, Vec::new())) };
+            let inviter = match tx.string_num(user.as_str())? {
+                Some(user) => tx.members().current(room.num, user)?,
+                None => None,
+            };
+            let inviter = match inviter.filter(|row| row.membership == Membership::Invite) {
+                Some(row) => Some(tx.string(row.sender)?),
+                None => None,
+            };
+            Ok((inviter, tx.rooms().servers(room.num, SERVERS as i64)?))
+        });
+        let (inviter, known) = read.await?;
+        let inviter =
+            inviter.and_then(|user| <&UserId>::try_from(&*user).ok().map(|user| user.server_name().to_owned()));
+        let known = known.iter().filter_map(|name| ServerName::parse(&**name).ok());
+        let of_id = room_id.server_name().map(ToOwned::to_owned);
+        let mut ways: Vec<OwnedServerName> = Vec::new();
+        for server in inviter.into_iter().chain(named).chain(known).chain(of_id) {
+            if server != self.inner.config.server_name && !ways.contains(&server) {
+                ways.push(server);
+            }
+        }
+        Ok(ways)
+    }
+
     /// Comes into a room that we are not in, through servers that are. The first that lets the user in is enough.
     pub async fn join_through(
         &self,
@@ -140,7 +216,7 @@ impl Rooms {
             let template = match neighbours.make_join(server, room_id, user, &SUPPORTED_VERSIONS).await {
                 Ok(template) => template,
                 Err(error) => {
-                    refusal = RoomError::Forbidden(format!("{server}: {error}"));
+                    refusal = worse(refusal, RoomError::by(server, error));
                     continue;
                 }
             };
@@ -154,11 +230,11 @@ impl Rooms {
             let answer = match neighbours.send_join(server, room_id, &join.event_id, join.json.to_string()).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    refusal = RoomError::Forbidden(format!("{server}: {error}"));
+                    refusal = worse(refusal, RoomError::by(server, error));
                     continue;
                 }
             };
-            match self.move_in(template.version, join, answer).await {
+            match self.move_in(server, template.version, join, answer).await {
                 Ok(()) => return Ok(()),
                 Err(error) => refusal = error,
             }
@@ -209,20 +285,70 @@ impl Rooms {
         Ok(join)
     }
 
-    /// Installs the room that an answer brings.
-    async fn move_in(&self, version: RoomVersionId, join: Pdu, answer: JoinAnswer) -> Result<(), RoomError> {
+    /// Installs the room that an answer brings. Into one that we are in already only the join comes.
+    async fn move_in(
+        &self,
+        server: &ServerName,
+        version: RoomVersionId,
+        join: Pdu,
+        answer: JoinAnswer,
+    ) -> Result<(), RoomError> {
         let rules = rules(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
         let signed = match &answer.event {
             Some(event) => Pdu::from_remote(event, rules).ok().filter(|signed| signed.event_id == join.event_id),
             None => None,
         };
         let join = Arc::new(signed.unwrap_or(join));
+        let room_id = join.room_id.clone();
+        let resident = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(false) };
+            Ok(tx.rooms().tip(room.num)?.is_some_and(|tip| tip.joined_local > 0))
+        });
+        if resident.await? {
+            return self.take_in(server, join).await;
+        }
         self.install(version, join, answer.state, answer.auth_chain).await
+    }
+
+    /// A join that another server let pass comes into a room of ours, with what comes before it.
+    async fn take_in(&self, server: &ServerName, join: Arc<Pdu>) -> Result<(), RoomError> {
+        let verdicts = self.judge(&join.room_id, vec![Arrival::of(join.clone())]).await?;
+        match verdicts.into_iter().next() {
+            Some(Verdict::Accepted | Verdict::Known) => return Ok(()),
+            Some(Verdict::Rejected(reason) | Verdict::SoftFailed(reason)) => return Err(RoomError::Forbidden(reason)),
+            Some(Verdict::Missing { .. }) | None => {}
+        }
+        // The worker of the room fetches what is missing; it tells nobody when it is done.
+        self.receive(server, &[join.json.to_string()]).await?;
+        for _ in 0..LOOKS {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if let Some((_, standing)) = self.event(&join.room_id, &join.event_id).await? {
+                match standing {
+                    Standing::Live => return Ok(()),
+                    Standing::Rejected | Standing::SoftFailed => break,
+                    _ => {}
+                }
+            }
+        }
+        Err(RoomError::Unreachable("the events before the join could not be fetched".into()))
     }
 
     /// Nobody else moves into this room meanwhile.
     pub(super) fn moving_into(room_id: &OwnedRoomId) -> Vec<Noun> {
         vec![Noun::Name(format!("move into {room_id}"))]
+    }
+}
+
+/// Whether other servers may let a user in whom we can't.
+fn leads_elsewhere(refusal: &RoomError) -> bool {
+    matches!(refusal, RoomError::UnknownRoom | RoomError::UnableToGrantJoin | RoomError::UnableToAuthoriseJoin)
+}
+
+/// What a user hears of two servers that did not let him in: rather what one said than that another is not there.
+fn worse(before: RoomError, now: RoomError) -> RoomError {
+    match (&before, &now) {
+        (RoomError::RefusedBy { .. }, RoomError::Unreachable(_)) => before,
+        _ => now,
     }
 }
 

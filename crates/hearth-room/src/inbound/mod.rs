@@ -18,7 +18,7 @@ mod signatures;
 mod sorting;
 mod worker;
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use hearth_matrix::ruma::OwnedRoomId;
 use hearth_store::RoomNum;
@@ -27,12 +27,13 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{RoomError, Rooms};
 
+pub(crate) use acl::ServerAcl;
 pub use join::Welcomed;
 pub(crate) use judge::Arrival;
 pub use judge::Verdict;
 pub use merge::DUMMY_EVENT;
 pub use neighbours::{
-    Answer, JoinAnswer, MissingEvents, Neighbours, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
+    Answer, JoinAnswer, MissingEvents, Neighbours, Refusal, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
 };
 pub use receive::{Dropped, Received};
 pub use serve::StateBefore;
@@ -46,17 +47,41 @@ pub(crate) struct Inbound {
     /// A room has an entry while its staged events are worked at.
     workers: Mutex<FxHashMap<OwnedRoomId, Arc<Notify>>>,
     asking: Semaphore,
+    /// Rooms that somebody of ours is coming into through other servers: one after the other.
+    joining: Mutex<FxHashMap<OwnedRoomId, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Default for Inbound {
     fn default() -> Self {
-        Self { neighbours: OnceLock::new(), workers: Mutex::default(), asking: Semaphore::new(ASKED_AT_ONCE) }
+        Self {
+            neighbours: OnceLock::new(),
+            workers: Mutex::default(),
+            asking: Semaphore::new(ASKED_AT_ONCE),
+            joining: Mutex::default(),
+        }
     }
 }
 
 impl Inbound {
     fn workers(&self) -> MutexGuard<'_, FxHashMap<OwnedRoomId, Arc<Notify>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The other servers, if we were introduced.
+    pub(crate) fn neighbours(&self) -> Option<&Arc<dyn Neighbours>> {
+        self.neighbours.get()
+    }
+
+    /// The turn of those who come into a room.
+    fn joining(&self, room_id: &OwnedRoomId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = joining.get(room_id).and_then(Weak::upgrade) {
+            return turn;
+        }
+        joining.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        joining.insert(room_id.clone(), Arc::downgrade(&turn));
+        turn
     }
 }
 

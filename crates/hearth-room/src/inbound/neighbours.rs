@@ -2,7 +2,9 @@
 
 use std::pin::Pin;
 
-use hearth_matrix::ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId};
+use hearth_matrix::ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UserId,
+};
 
 /// An answer that takes its time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -15,7 +17,26 @@ pub enum Unanswered {
     Unreachable(String),
     /// It said that it doesn't have it, or won't tell.
     #[error("refused: {0}")]
-    Refused(String),
+    Refused(Refusal),
+}
+
+/// What another server said when it refused something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{errcode} {message}")]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// The Matrix error code; empty if it named none.
+    pub errcode: String,
+    /// What it said about it.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal without more about it: 403 `M_FORBIDDEN`.
+    pub fn because(message: impl Into<String>) -> Self {
+        Self { status: 403, errcode: "M_FORBIDDEN".to_owned(), message: message.into() }
+    }
 }
 
 /// A key that a signature needs.
@@ -152,4 +173,15 @@ pub trait Neighbours: Send + Sync + 'static {
         event_id: &'a EventId,
         event: String,
     ) -> Answer<'a, Result<JoinAnswer, Unanswered>>;
+
+    /// `GET /query/directory`: the room that an alias leads to, and servers that are in it.
+    fn alias<'a>(
+        &'a self,
+        server: &'a ServerName,
+        alias: &'a RoomAliasId,
+    ) -> Answer<'a, Result<(OwnedRoomId, Vec<OwnedServerName>), Unanswered>> {
+        let _ = alias;
+        let error = Unanswered::Unreachable(format!("{server} is not asked for aliases"));
+        Box::pin(std::future::ready(Err(error)))
+    }
 }

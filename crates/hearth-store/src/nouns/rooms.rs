@@ -333,6 +333,16 @@ impl RoomNouns<'_, '_> {
         servers.into_iter().map(|server| self.tx.string(server)).collect()
     }
 
+    /// Whether a server has members in a room.
+    pub fn has_server(&mut self, room: RoomNum, server: StringNum) -> Result<bool, StoreError> {
+        let found = self.tx.one(
+            "SELECT 1 FROM room_servers WHERE room = $1 AND server = $2 AND until IS NULL",
+            &[room.into(), server.into()],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
     /// The newest positions of many rooms.
     pub fn last_positions(&mut self, rooms: &[i64]) -> Result<Vec<(RoomNum, Position)>, StoreError> {
         self.tx.query("SELECT room, last_position FROM room_tips WHERE room IN ints($1)", &[rooms.into()], |row| {

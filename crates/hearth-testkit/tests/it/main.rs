@@ -6,6 +6,7 @@ mod bounds;
 mod chat;
 mod doors;
 mod errors;
+mod federated;
 mod federation;
 mod guests;
 mod limits;

@@ -2,13 +2,20 @@
 //!
 //! Spec: client-server API, "Room aliases", "Listing rooms".
 
+use std::time::Duration;
+
 use axum::extract::State;
+use hearth_matrix::ruma::api::OutgoingRequest;
 use hearth_matrix::ruma::api::client::alias::{create_alias, delete_alias, get_alias};
 use hearth_matrix::ruma::api::client::directory::{get_room_visibility, set_room_visibility};
 use hearth_matrix::ruma::api::client::room::Visibility;
-use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName};
+use hearth_matrix::ruma::api::federation::directory::{get_public_rooms, get_public_rooms_filtered};
+use hearth_matrix::ruma::api::path_builder::PathBuilder;
+use hearth_matrix::ruma::directory::RoomTypeFilter;
+use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName, ServerName, UInt};
+use hearth_remote::{Limits, SendOptions, Signing};
 use hearth_room::{DirectoryFilter, DirectoryPage};
-use http::Method;
+use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -20,6 +27,9 @@ use crate::{ApiError, Doors, JsonBody, Matrix, OptionalSender, Sender};
 /// Rooms on a page of the directory, by default and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 500;
+/// How long another server is waited for, and how much it may say.
+const ASKING: Duration = Duration::from_secs(20);
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Longest text to search for: names are no longer.
 const SEARCH_BYTES: usize = 1024;
 
@@ -41,8 +51,8 @@ async fn resolve(
     State(doors): State<Doors>,
     Matrix(request): Matrix<get_alias::v3::Request>,
 ) -> Result<Matrix<get_alias::v3::Response>, ApiError> {
-    let room_id = doors.rooms.resolve_alias(&request.room_alias).await?;
-    Ok(Matrix(get_alias::v3::Response::new(room_id, vec![doors.rooms.server_name().clone()])))
+    let (room_id, servers) = doors.rooms.follow_alias(&request.room_alias).await?;
+    Ok(Matrix(get_alias::v3::Response::new(room_id, servers)))
 }
 
 /// `PUT /_matrix/client/v3/directory/room/{roomAlias}`
@@ -134,7 +144,13 @@ async fn public_rooms(
     sender: OptionalSender,
     QueryOf(query): QueryOf<Query>,
 ) -> Result<JsonBody<Value>, ApiError> {
-    may_list(&doors, &sender, query.server.as_ref())?;
+    may_list(&doors, &sender)?;
+    if let Some(server) = elsewhere(&doors, query.server) {
+        let mut request = get_public_rooms::v1::Request::new();
+        request.limit = query.limit.map(bounded);
+        request.since = query.since;
+        return ask(&doors, &server, request).await;
+    }
     page(&doors, DirectoryFilter::default(), query.limit, query.since).await
 }
 
@@ -145,7 +161,7 @@ async fn public_rooms_filtered(
     QueryOf(query): QueryOf<Query>,
     JsonBody(wanted): JsonBody<Wanted>,
 ) -> Result<JsonBody<Value>, ApiError> {
-    may_list(&doors, &OptionalSender(Some(sender)), query.server.as_ref())?;
+    may_list(&doors, &OptionalSender(Some(sender)))?;
     if wanted.third_party_instance_id.is_some() {
         if wanted.include_all_networks == Some(true) {
             let message = "third_party_instance_id names one network, and include_all_networks means all";
@@ -157,6 +173,15 @@ async fn public_rooms_filtered(
     if wanted.filter.generic_search_term.as_ref().is_some_and(|term| term.len() > SEARCH_BYTES) {
         return Err(ApiError::invalid_param(format!("generic_search_term is longer than {SEARCH_BYTES} bytes")));
     }
+    if let Some(server) = elsewhere(&doors, query.server) {
+        let mut request = get_public_rooms_filtered::v1::Request::new();
+        request.limit = wanted.limit.map(bounded);
+        request.since = wanted.since;
+        request.filter.generic_search_term = wanted.filter.generic_search_term;
+        let types = wanted.filter.room_types.unwrap_or_default();
+        request.filter.room_types = types.into_iter().map(RoomTypeFilter::from).collect();
+        return ask(&doors, &server, request).await;
+    }
     let filter = DirectoryFilter {
         search: wanted.filter.generic_search_term,
         types: wanted.filter.room_types.unwrap_or_default(),
@@ -165,19 +190,41 @@ async fn public_rooms_filtered(
 }
 
 /// Without an account one may list the rooms if the settings open the directory.
-fn may_list(doors: &Doors, sender: &OptionalSender, server: Option<&OwnedServerName>) -> Result<(), ApiError> {
+fn may_list(doors: &Doors, sender: &OptionalSender) -> Result<(), ApiError> {
     if sender.0.is_none() && !doors.options.directory_open {
         return Err(ApiError::missing_token());
     }
-    match server {
-        Some(server) if server != doors.rooms.server_name() => {
-            Err(ApiError::not_found(format!("This server does not federate: it can't ask {server}")))
-        }
-        _ => Ok(()),
+    Ok(())
+}
+
+/// The server whose directory is wanted, if it is not ours.
+fn elsewhere(doors: &Doors, server: Option<OwnedServerName>) -> Option<OwnedServerName> {
+    server.filter(|server| server != doors.rooms.server_name())
+}
+
+fn bounded(limit: usize) -> UInt {
+    // No more than a page: it fits.
+    UInt::from(u32::try_from(limit.clamp(1, PAGE_MAX)).unwrap_or(1))
+}
+
+/// A page of another server's directory, as it tells it.
+async fn ask<R>(doors: &Doors, server: &ServerName, request: R) -> Result<JsonBody<Value>, ApiError>
+where
+    R: OutgoingRequest,
+    R::Authentication: Signing,
+    for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+{
+    let limits = Limits { timeout: ASKING, response_bytes: ANSWER_BYTES };
+    let options = SendOptions { limits, ..SendOptions::default() };
+    let answer = doors.remote.ask(server, request, options).await?;
+    match serde_json::from_slice(answer.body()) {
+        Ok(Value::Object(page)) if page.get("chunk").is_some_and(Value::is_array) => Ok(JsonBody(Value::Object(page))),
+        _ => Err(ApiError::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", format!("{server} answered nonsense"))),
     }
 }
 
-async fn page(
+/// A page of the public directory.
+pub(crate) async fn page(
     doors: &Doors,
     filter: DirectoryFilter,
     limit: Option<usize>,

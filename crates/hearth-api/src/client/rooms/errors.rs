@@ -1,6 +1,6 @@
 //! What the refusals of rooms are in the spec's codes.
 
-use hearth_room::RoomError;
+use hearth_room::{Refusal, RoomError};
 use http::StatusCode;
 
 use crate::ApiError;
@@ -13,6 +13,7 @@ impl From<RoomError> for ApiError {
             RoomError::NotFound(_) => Self::not_found(message),
             RoomError::Forbidden(_) => Self::forbidden(message),
             RoomError::UnableToGrantJoin => Self::bad_request("M_UNABLE_TO_GRANT_JOIN", message),
+            RoomError::UnableToAuthoriseJoin => Self::bad_request("M_UNABLE_TO_AUTHORISE_JOIN", message),
             RoomError::InviteBlocked(_) => Self::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", message),
             RoomError::GuestsForbidden => Self::new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN", message),
             RoomError::TooLarge => Self::too_large(message),
@@ -25,7 +26,30 @@ impl From<RoomError> for ApiError {
             RoomError::UnsupportedVersion(_) => Self::bad_request("M_UNSUPPORTED_ROOM_VERSION", message),
             RoomError::InvalidRoomState(_) => Self::bad_request("M_INVALID_ROOM_STATE", message),
             RoomError::Remote(_) => Self::not_found(message),
+            RoomError::RefusedBy { refusal, .. } => Self::refused_elsewhere(&refusal, message),
+            RoomError::Unreachable(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
             RoomError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl ApiError {
+    /// What another server refused: its code, if it is one that a client may hear from its own server.
+    fn refused_elsewhere(refusal: &Refusal, message: String) -> Self {
+        let codes = [
+            "M_BAD_STATE",
+            "M_FORBIDDEN",
+            "M_INCOMPATIBLE_ROOM_VERSION",
+            "M_INVITE_BLOCKED",
+            "M_NOT_FOUND",
+            "M_UNABLE_TO_AUTHORISE_JOIN",
+            "M_UNABLE_TO_GRANT_JOIN",
+            "M_UNSUPPORTED_ROOM_VERSION",
+        ];
+        let code = codes.into_iter().find(|code| *code == refusal.errcode);
+        match (code, StatusCode::from_u16(refusal.status)) {
+            (Some(code), Ok(status)) if status.is_client_error() => Self::new(status, code, message),
+            _ => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
         }
     }
 }

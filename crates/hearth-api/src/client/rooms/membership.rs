@@ -5,14 +5,16 @@
 use axum::extract::State;
 use hearth_matrix::ruma::api::client::knock::knock_room;
 use hearth_matrix::ruma::api::client::membership::{forget_room, joined_rooms, leave_room};
-use hearth_matrix::ruma::{CanonicalJsonObject, OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId};
+use hearth_matrix::ruma::{
+    CanonicalJsonObject, OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, OwnedUserId,
+};
 use hearth_room::MemberAction;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::may_act;
-use crate::extract::PathOf;
+use crate::extract::{PathOf, Via};
 use crate::route::{Route, route};
 use crate::{ApiError, Doors, JsonBody, Matrix, Sender};
 
@@ -36,9 +38,10 @@ async fn join_by_id(
     State(doors): State<Doors>,
     sender: Sender,
     PathOf(room_id): PathOf<OwnedRoomId>,
+    Via(via): Via,
     body: JsonBody<CanonicalJsonObject>,
 ) -> Result<JsonBody<Value>, ApiError> {
-    enter(&doors, &sender, room_id, body).await
+    enter(&doors, &sender, room_id, via, body).await
 }
 
 /// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
@@ -46,10 +49,11 @@ async fn join(
     State(doors): State<Doors>,
     sender: Sender,
     PathOf(id_or_alias): PathOf<OwnedRoomOrAliasId>,
+    Via(via): Via,
     body: JsonBody<CanonicalJsonObject>,
 ) -> Result<JsonBody<Value>, ApiError> {
-    let room_id = room_id(&doors, id_or_alias).await?;
-    enter(&doors, &sender, room_id, body).await
+    let (room_id, servers) = room_and_servers(&doors, id_or_alias, via).await?;
+    enter(&doors, &sender, room_id, servers, body).await
 }
 
 /// What else the body says becomes part of the member event, as clients have come to expect.
@@ -57,6 +61,7 @@ async fn enter(
     doors: &Doors,
     sender: &Sender,
     room_id: OwnedRoomId,
+    servers: Vec<OwnedServerName>,
     JsonBody(mut content): JsonBody<CanonicalJsonObject>,
 ) -> Result<JsonBody<Value>, ApiError> {
     may_act(sender)?;
@@ -66,7 +71,7 @@ async fn enter(
     for field in ["membership", "third_party_signed", "join_authorised_via_users_server"] {
         content.remove(field);
     }
-    doors.rooms.join(&sender.user_id, &room_id, sender.is_guest, content).await?;
+    doors.rooms.enter(&sender.user_id, &room_id, sender.is_guest, content, servers).await?;
     Ok(JsonBody(json!({ "room_id": room_id })))
 }
 
@@ -77,18 +82,25 @@ async fn knock(
     Matrix(request): Matrix<knock_room::v3::Request>,
 ) -> Result<Matrix<knock_room::v3::Response>, ApiError> {
     may_act(&sender)?;
-    let room_id = room_id(&doors, request.room_id_or_alias).await?;
+    let (room_id, _) = room_and_servers(&doors, request.room_id_or_alias, request.via).await?;
     doors.rooms.change_membership(&sender.user_id, &room_id, MemberAction::Knock, request.reason).await?;
     Ok(Matrix(knock_room::v3::Response::new(room_id)))
 }
 
-async fn room_id(doors: &Doors, id_or_alias: OwnedRoomOrAliasId) -> Result<OwnedRoomId, ApiError> {
+/// The room that is meant, and servers that may be in it.
+async fn room_and_servers(
+    doors: &Doors,
+    id_or_alias: OwnedRoomOrAliasId,
+    mut via: Vec<OwnedServerName>,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
     match OwnedRoomId::try_from(id_or_alias) {
-        Ok(room_id) => Ok(room_id),
+        Ok(room_id) => Ok((room_id, via)),
         Err(alias) => {
             let alias = OwnedRoomAliasId::try_from(alias.as_str())
                 .map_err(|error| ApiError::invalid_param(format!("No room id and no room alias: {error}")))?;
-            Ok(doors.rooms.resolve_alias(&alias).await?)
+            let (room_id, servers) = doors.rooms.follow_alias(&alias).await?;
+            via.extend(servers);
+            Ok((room_id, via))
         }
     }
 }

@@ -9,6 +9,7 @@ mod read;
 mod relations;
 mod send;
 
+pub(crate) use directory::page as public_rooms_page;
 use hearth_matrix::ruma::CanonicalJsonObject;
 
 use crate::route::Route;

@@ -2,16 +2,25 @@
 //!
 //! Spec: client-server API, "Profiles". Anybody may look; only the user himself may change.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use hearth_matrix::ruma::OwnedUserId;
+use hearth_matrix::ruma::api::federation::query::get_profile_information;
+use hearth_matrix::ruma::profile::ProfileFieldName;
+use hearth_remote::{Limits, SendOptions};
 use hearth_user::profile::is_shown_in_rooms;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::must_be;
 use crate::extract::PathOf;
 use crate::route::Route;
 use crate::{ApiError, Doors, JsonBody, OptionalSender, Sender};
+
+/// How long another server is waited for, and how much it may say.
+const ASKING: Duration = Duration::from_secs(10);
+const ANSWER_BYTES: usize = 128 * 1024;
 
 pub(super) fn routes() -> Vec<Route> {
     let field = "/_matrix/client/v3/profile/{user_id}/{field}";
@@ -26,18 +35,48 @@ pub(super) fn routes() -> Vec<Route> {
 /// `GET /_matrix/client/v3/profile/{userId}`
 async fn profile(
     State(doors): State<Doors>,
-    _: OptionalSender,
+    asker: OptionalSender,
     PathOf(user_id): PathOf<OwnedUserId>,
 ) -> Result<JsonBody<Map<String, Value>>, ApiError> {
+    if user_id.server_name() != doors.options.server_name {
+        return Ok(JsonBody(elsewhere(&doors, &asker, user_id, None).await?));
+    }
     Ok(JsonBody(doors.users.profile(&user_id).await?))
+}
+
+/// The profile of another server's user, as that server tells it. Strangers don't make us ask.
+async fn elsewhere(
+    doors: &Doors,
+    asker: &OptionalSender,
+    user_id: OwnedUserId,
+    field: Option<&str>,
+) -> Result<Map<String, Value>, ApiError> {
+    if asker.0.is_none() {
+        return Err(ApiError::forbidden("Profiles of other servers' users are for those who have an account"));
+    }
+    let server = user_id.server_name().to_owned();
+    let mut request = get_profile_information::v1::Request::new(user_id);
+    request.field = field.map(ProfileFieldName::from);
+    let limits = Limits { timeout: ASKING, response_bytes: ANSWER_BYTES };
+    let answer = doors.remote.ask(&server, request, SendOptions { limits, ..SendOptions::default() }).await?;
+    match serde_json::from_slice(answer.body()) {
+        Ok(Value::Object(profile)) => Ok(profile),
+        _ => Err(ApiError::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", format!("{server} answered nonsense"))),
+    }
 }
 
 /// `GET /_matrix/client/v3/profile/{userId}/{keyName}`
 async fn field_of(
     State(doors): State<Doors>,
-    _: OptionalSender,
+    asker: OptionalSender,
     PathOf((user_id, field)): PathOf<(OwnedUserId, String)>,
 ) -> Result<JsonBody<Map<String, Value>>, ApiError> {
+    if user_id.server_name() != doors.options.server_name {
+        let mut profile = elsewhere(&doors, &asker, user_id, Some(&field)).await?;
+        let value =
+            profile.remove(&field).ok_or_else(|| ApiError::not_found("There is no such field in the profile"))?;
+        return Ok(JsonBody(Map::from_iter([(field, value)])));
+    }
     let value = doors.users.profile_field(&user_id, &field).await?;
     Ok(JsonBody(Map::from_iter([(field, value)])))
 }

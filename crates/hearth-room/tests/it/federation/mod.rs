@@ -304,7 +304,7 @@ impl View {
 }
 
 fn refused(error: RoomError) -> Unanswered {
-    Unanswered::Refused(error.to_string())
+    Unanswered::Refused(Refusal::because(error.to_string()))
 }
 
 fn jsons(pdus: &[Arc<Pdu>]) -> Vec<String> {
@@ -343,7 +343,7 @@ impl Neighbours for View {
         Box::pin(async move {
             let house = self.ask(server)?;
             let found = house.find(event_id).await;
-            found.ok_or_else(|| Unanswered::Refused("not known".into()))
+            found.ok_or_else(|| Unanswered::Refused(Refusal::because("not known")))
         })
     }
 

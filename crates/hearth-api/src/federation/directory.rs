@@ -1,0 +1,51 @@
+//! The list of public rooms for other servers, if the settings open it to them.
+//!
+//! Spec: server-server API, "Public Room Directory".
+
+use hearth_matrix::ruma::UInt;
+use hearth_matrix::ruma::api::federation::directory::{get_public_rooms, get_public_rooms_filtered};
+use hearth_room::DirectoryFilter;
+use serde_json::Value;
+
+use crate::client::public_rooms_page;
+use crate::extract::Signed;
+use crate::route::Route;
+use crate::{ApiError, Doors, JsonBody};
+
+pub(super) fn routes() -> Vec<Route> {
+    let mut routes = super::signed(public_rooms);
+    routes.extend(super::signed(public_rooms_filtered));
+    routes
+}
+
+/// `GET /_matrix/federation/v1/publicRooms`
+async fn public_rooms(
+    doors: Doors,
+    Signed { request, .. }: Signed<get_public_rooms::v1::Request>,
+) -> Result<JsonBody<Value>, ApiError> {
+    is_open(&doors)?;
+    public_rooms_page(&doors, DirectoryFilter::default(), number(request.limit), request.since).await
+}
+
+/// `POST /_matrix/federation/v1/publicRooms`
+async fn public_rooms_filtered(
+    doors: Doors,
+    Signed { request, .. }: Signed<get_public_rooms_filtered::v1::Request>,
+) -> Result<JsonBody<Value>, ApiError> {
+    is_open(&doors)?;
+    let types = request.filter.room_types.into_iter().map(|kind| kind.as_str().map(str::to_owned));
+    let filter = DirectoryFilter { search: request.filter.generic_search_term, types: types.collect() };
+    public_rooms_page(&doors, filter, number(request.limit), request.since).await
+}
+
+fn is_open(doors: &Doors) -> Result<(), ApiError> {
+    if doors.options.directory_open_to_federation {
+        Ok(())
+    } else {
+        Err(ApiError::forbidden("This server does not tell other servers of its rooms"))
+    }
+}
+
+fn number(limit: Option<UInt>) -> Option<usize> {
+    limit.map(|limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,223 @@
+//! What other servers may do in our rooms and see of them, and what they tell that is no event: typing, receipts.
+//!
+//! A server may ask about rooms in which it has members, unless the room's ACL shuts it out. What it may not see of them it gets
+//! redacted.
+//! Spec: server-server API, "Server Access Control Lists (ACLs)", "Typing Notifications", "Receipts"; client-server API, "Room
+//! History Visibility".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_matrix::Pdu;
+use hearth_matrix::redact::redact;
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use hearth_matrix::visibility::{HistoryVisibility, ServerView, server_may_see};
+use hearth_store::{EventRow, Membership, Noun, RoomRecord, StateKey, StoreError, Tx, Visibility};
+
+use crate::inbound::ServerAcl;
+use crate::{RoomError, Rooms};
+
+/// How long somebody of another server types if that server says no more.
+const TYPES_FOR: Duration = Duration::from_secs(30);
+
+/// A receipt that another server tells of.
+#[derive(Clone, Debug)]
+pub struct RemoteReceipt {
+    /// Where.
+    pub room_id: OwnedRoomId,
+    /// Whose.
+    pub user_id: OwnedUserId,
+    /// `main`, the root of a thread, or none if it is for everything.
+    pub thread: Option<String>,
+    /// Up to where.
+    pub event_id: OwnedEventId,
+    /// When, in milliseconds.
+    pub ts: i64,
+}
+
+impl Rooms {
+    /// Whether a server may knock at a room: we are in it, and its ACL does not shut the server out.
+    pub async fn admits(&self, server: &ServerName, room_id: &RoomId) -> Result<(), RoomError> {
+        let (server, room_id) = (server.to_owned(), room_id.to_owned());
+        let read = self.inner.store.read(move |tx| Ok(admitted(tx, &server, &room_id)?.map(|_| ())));
+        read.await?
+    }
+
+    /// Whether a server may ask about a room: beside that, it has members there.
+    pub async fn may_ask(&self, server: &ServerName, room_id: &RoomId) -> Result<(), RoomError> {
+        let (server, room_id) = (server.to_owned(), room_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let room = match admitted(tx, &server, &room_id)? {
+                Ok(room) => room,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let there = match tx.string_num(server.as_str())? {
+                Some(server) => tx.rooms().has_server(room.num, server)?,
+                None => false,
+            };
+            Ok(if there { Ok(()) } else { Err(RoomError::Forbidden(format!("{server} is not in the room"))) })
+        });
+        read.await?
+    }
+
+    /// Events as a server gets them: what it may not see, and what was redacted, without content.
+    pub async fn shown_to(&self, server: &ServerName, pdus: Vec<Arc<Pdu>>) -> Result<Vec<String>, RoomError> {
+        let server = server.to_owned();
+        let read = self.inner.store.read(move |tx| {
+            let mut shown = Vec::with_capacity(pdus.len());
+            for pdu in &pdus {
+                let Some(room) = tx.rooms().by_id(&pdu.room_id)? else { continue };
+                let Some(row) = tx.events().by_id(&room, &pdu.event_id)? else { continue };
+                let whole = row.redacted_by.is_none() && may_see(tx, &room, &row, pdu, &server)?;
+                shown.push(if whole {
+                    pdu.json.to_string()
+                } else {
+                    redact(&pdu.json, room.rules, None).map_err(|error| StoreError::Damaged(error.to_string()))?
+                });
+            }
+            Ok(shown)
+        });
+        Ok(read.await?)
+    }
+
+    /// The room of an event that is known by its id alone, if the server may ask about it.
+    pub async fn room_of_event(&self, server: &ServerName, event_id: &OwnedEventId) -> Result<OwnedRoomId, RoomError> {
+        let wanted = event_id.clone();
+        let read = self.inner.store.read(move |tx| {
+            let rooms = tx.events().rooms_of_id(&wanted)?;
+            rooms.into_iter().map(|room| Ok(tx.rooms().by_num(room)?.room_id.clone())).collect::<Result<Vec<_>, _>>()
+        });
+        let mut refusal = RoomError::NotFound("There is no such event");
+        for room_id in read.await? {
+            match self.may_ask(server, &room_id).await {
+                Ok(()) => return Ok(room_id),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Servers that have members in a room, those longest there first.
+    pub async fn servers(&self, room_id: &RoomId, limit: usize) -> Result<Vec<OwnedServerName>, RoomError> {
+        let room_id = room_id.to_owned();
+        let read = self.inner.store.read(move |tx| match tx.rooms().by_id(&room_id)? {
+            Some(room) => tx.rooms().servers(room.num, i64::try_from(limit).unwrap_or(i64::MAX)),
+            None => Ok(Vec::new()),
+        });
+        Ok(read.await?.iter().filter_map(|name| ServerName::parse(&**name).ok()).collect())
+    }
+
+    /// Another server's user types, or types no more.
+    pub async fn receive_typing(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        user_id: &UserId,
+        typing: bool,
+    ) -> Result<(), RoomError> {
+        let Some((room, user)) = self.remote_member(origin, room_id, user_id).await? else { return Ok(()) };
+        self.inner.typing.set(room.num, user, user_id, typing.then_some(TYPES_FOR));
+        Ok(())
+    }
+
+    /// Other servers' users have read. Those that would move back, or are of nobody in the room, stay out.
+    pub async fn receive_receipts(&self, origin: &ServerName, receipts: Vec<RemoteReceipt>) -> Result<(), RoomError> {
+        for receipt in receipts {
+            let Some((room, user)) = self.remote_member(origin, &receipt.room_id, &receipt.user_id).await? else {
+                continue;
+            };
+            let write = self
+                .inner
+                .store
+                .write(vec![Noun::User(user)], move |tx| crate::receipts::receive(tx, &room, user, &receipt));
+            write.await?;
+        }
+        Ok(())
+    }
+
+    /// A member of a room of ours whose server says so itself.
+    async fn remote_member(
+        &self,
+        origin: &ServerName,
+        room_id: &RoomId,
+        user_id: &UserId,
+    ) -> Result<Option<(Arc<RoomRecord>, hearth_store::UserNum)>, RoomError> {
+        if user_id.server_name() != origin {
+            return Ok(None);
+        }
+        let (origin, room_id, user_id) = (origin.to_owned(), room_id.to_owned(), user_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let Ok(room) = admitted(tx, &origin, &room_id)? else { return Ok(None) };
+            let Some(user) = tx.string_num(user_id.as_str())? else { return Ok(None) };
+            let membership = tx.members().current(room.num, user)?.map(|row| row.membership);
+            Ok((membership == Some(Membership::Join)).then_some((room, user)))
+        });
+        Ok(read.await?)
+    }
+}
+
+/// A room that we are in and that lets a server take part.
+fn admitted(
+    tx: &mut Tx<'_>,
+    server: &ServerName,
+    room_id: &RoomId,
+) -> Result<Result<Arc<RoomRecord>, RoomError>, StoreError> {
+    let Some(room) = tx.rooms().by_id(room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
+    let Some(tip) = tx.rooms().tip(room.num)?.filter(|tip| tip.joined_local > 0) else {
+        return Ok(Err(RoomError::UnknownRoom));
+    };
+    let acl = match (tip.snapshot, tx.string_num("m.room.server_acl")?, tx.string_num("")?) {
+        (Some(snapshot), Some(kind), Some(state_key)) => {
+            match tx.state().get(room.num, snapshot, StateKey { kind, state_key })? {
+                Some(num) => ServerAcl::parse(tx.events().pdu(&room, num)?.content.get()),
+                None => None,
+            }
+        }
+        _ => None,
+    };
+    match acl {
+        Some(acl) if !acl.allows(server) => {
+            Ok(Err(RoomError::Forbidden(format!("{server} is shut out by the room's server ACL"))))
+        }
+        _ => Ok(Ok(room)),
+    }
+}
+
+/// Whether a server that is in the room may see an event whole.
+fn may_see(
+    tx: &mut Tx<'_>,
+    room: &RoomRecord,
+    row: &EventRow,
+    pdu: &Pdu,
+    server: &ServerName,
+) -> Result<bool, StoreError> {
+    let visibility = match row.visibility {
+        Visibility::WorldReadable | Visibility::Shared => return Ok(true),
+        Visibility::Invited => HistoryVisibility::Invited,
+        Visibility::Joined => HistoryVisibility::Joined,
+    };
+    let visibility_after = pdu.is_state("m.room.history_visibility", "").then(|| HistoryVisibility::of(Some(pdu)));
+    let is_theirs = |target: &str| <&UserId>::try_from(target).is_ok_and(|user| user.server_name() == server);
+    let mut memberships = Vec::new();
+    if let Some(("m.room.member", target)) = pdu.state_pair()
+        && is_theirs(target)
+    {
+        memberships.extend(pdu.membership().and_then(Membership::from_spec));
+    }
+    if let (Some(snapshot), Some(member)) = (row.snapshot_before, tx.string_num("m.room.member")?) {
+        let mut theirs = Vec::new();
+        for entry in tx.state().load(room.num, snapshot)?.iter().filter(|entry| entry.key.kind == member) {
+            if is_theirs(&tx.string(entry.key.state_key)?) {
+                theirs.push(entry.event);
+            }
+        }
+        let events = tx.events().pdus(room, &theirs)?;
+        memberships.extend(events.iter().filter_map(|event| event.membership().and_then(Membership::from_spec)));
+    }
+    Ok(server_may_see(&ServerView {
+        visibility,
+        visibility_after,
+        has_joined: memberships.contains(&Membership::Join),
+        has_invited: memberships.contains(&Membership::Invite),
+    }))
+}

@@ -1,0 +1,172 @@
+//! What servers may ask of rooms, and which of them.
+
+use hearth_testkit::{json, on_each_backend_together, on_each_backend_together_with};
+
+use super::*;
+
+fn federation_path(rest: &str) -> String {
+    format!("/_matrix/federation/v1/{rest}")
+}
+
+// endpoint: GET /_matrix/federation/v1/event/{eventId}
+// endpoint: GET /_matrix/federation/v1/state/{roomId}
+// endpoint: GET /_matrix/federation/v1/state_ids/{roomId}
+// endpoint: GET /_matrix/federation/v1/event_auth/{roomId}/{eventId}
+// endpoint: GET /_matrix/federation/v1/backfill/{roomId}
+// endpoint: POST /_matrix/federation/v1/get_missing_events/{roomId}
+#[tokio::test]
+async fn members_servers_get_events_and_others_do_not() {
+    on_each_backend_together(3, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        let first = send(&alice, &room, "first").await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let last = send(&alice, &room, "last").await;
+        let (r, f, l) = (encoded(&room), encoded(&first), encoded(&last));
+        let missing = json!({ "earliest_events": [first], "latest_events": [last], "limit": 10 });
+        let questions = [
+            ("GET", format!("event/{f}"), None),
+            ("GET", format!("state/{r}?event_id={l}"), None),
+            ("GET", format!("state_ids/{r}?event_id={l}"), None),
+            ("GET", format!("event_auth/{r}/{l}"), None),
+            ("GET", format!("backfill/{r}?v={l}&limit=10"), None),
+            ("POST", format!("get_missing_events/{r}"), Some(missing)),
+        ];
+        let put = async |from: usize| {
+            let mut answers = Vec::new();
+            for (method, path, body) in &questions {
+                answers.push(ask(&federation, from, 0, method, &federation_path(path), body.clone()).await);
+            }
+            answers
+        };
+        let answers = put(1).await;
+        assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
+        let [event, state, ids, auth, backfill, missing] = answers.try_into().expect("six answers");
+        assert_eq!(event.1["pdus"][0]["content"]["body"], "first");
+        assert_eq!(event.1["origin"], json!(federation.name(0)));
+        let kinds = |list: &Value| {
+            list.as_array().unwrap().iter().map(|pdu| pdu["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert!(kinds(&state.1["pdus"]).contains(&"m.room.create".to_owned()));
+        assert!(kinds(&state.1["auth_chain"]).contains(&"m.room.create".to_owned()));
+        assert_eq!(state.1["pdus"].as_array().unwrap().len(), ids.1["pdu_ids"].as_array().unwrap().len());
+        assert_eq!(state.1["auth_chain"].as_array().unwrap().len(), ids.1["auth_chain_ids"].as_array().unwrap().len());
+        assert!(kinds(&auth.1["auth_chain"]).contains(&"m.room.create".to_owned()));
+        assert_eq!(backfill.1["pdus"][0]["content"]["body"], "last");
+        assert_eq!(backfill.1["pdus"].as_array().unwrap().len(), 10.min(backfill.1["pdus"].as_array().unwrap().len()));
+        assert_eq!(kinds(&missing.1["events"]), ["m.room.member"]);
+
+        for (status, answer) in put(2).await {
+            assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+        }
+        let nowhere = encoded("!nowhere:other.test");
+        for path in [format!("state/{nowhere}?event_id={l}"), format!("backfill/{nowhere}?v={l}&limit=1")] {
+            let (status, answer) = ask(&federation, 1, 0, "GET", &federation_path(&path), None).await;
+            assert_eq!((status, &answer["errcode"]), (404, &json!("M_NOT_FOUND")), "{answer}");
+        }
+        for path in
+            ["event/%24none".to_owned(), format!("state/{r}?event_id=%24none"), format!("event_auth/{r}/%24none")]
+        {
+            let (status, answer) = ask(&federation, 1, 0, "GET", &federation_path(&path), None).await;
+            assert_eq!((status, &answer["errcode"]), (404, &json!("M_NOT_FOUND")), "{answer}");
+        }
+
+        // A server that the room shuts out is no member's server any more.
+        let acl = json!({ "allow": ["*"], "deny": ["127.0.0.2"], "allow_ip_literals": true });
+        set_state(&alice, &room, "m.room.server_acl", acl).await;
+        for (status, answer) in put(1).await {
+            assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+        }
+        let path = format!("make_join/{r}/{}?ver=12", encoded(&bob.user_id));
+        let (status, answer) = ask(&federation, 1, 0, "GET", &federation_path(&path), None).await;
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/federation/v1/event/{eventId}
+// endpoint: GET /_matrix/federation/v1/backfill/{roomId}
+#[tokio::test]
+async fn what_a_server_may_not_see_comes_without_content() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let joined = json!({ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } });
+        let room = create_room(&alice, json!({ "preset": "public_chat", "initial_state": [joined] })).await;
+        let secret = send(&alice, &room, "secret").await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let open = send(&alice, &room, "open").await;
+        let regretted = send(&alice, &room, "regretted").await;
+        let (status, _) = alice.put(&room_path(&room, &format!("redact/{}/t", encoded(&regretted))), &json!({})).await;
+        assert_eq!(status, 200);
+        let path = format!("/_matrix/federation/v1/backfill/{}?v={}&limit=20", encoded(&room), encoded(&regretted));
+        let (status, answer) = ask(&federation, 1, 0, "GET", &path, None).await;
+        assert_eq!(status, 200, "{answer}");
+        let contents = answer["pdus"].as_array().unwrap().iter().filter(|pdu| pdu["type"] == "m.room.message");
+        let bodies: Vec<&Value> = contents.map(|pdu| &pdu["content"]["body"]).collect();
+        assert_eq!(bodies, [&Value::Null, &json!("open"), &Value::Null]);
+        for (event_id, body) in [(secret, Value::Null), (open, json!("open")), (regretted, Value::Null)] {
+            let path = format!("/_matrix/federation/v1/event/{}", encoded(&event_id));
+            let (status, answer) = ask(&federation, 1, 0, "GET", &path, None).await;
+            assert_eq!((status, &answer["pdus"][0]["content"]["body"]), (200, &body), "{answer}");
+        }
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/federation/v1/publicRooms
+// endpoint: POST /_matrix/federation/v1/publicRooms
+// endpoint: GET /_matrix/client/v3/publicRooms
+// endpoint: POST /_matrix/client/v3/publicRooms
+#[tokio::test]
+async fn the_directory_is_open_to_other_servers_if_the_settings_say_so() {
+    on_each_backend_together_with(
+        2,
+        |settings| settings.directory.open_to_federation = true,
+        async |federation| {
+            let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+            let room =
+                create_room(&alice, json!({ "preset": "public_chat", "visibility": "public", "name": "Chess" })).await;
+            create_room(&alice, json!({ "preset": "public_chat", "visibility": "public", "name": "Go" })).await;
+            let path = format!("/_matrix/client/v3/publicRooms?server={}", encoded(&federation.name(0)));
+            let (status, all) = bob.get(&path).await;
+            assert_eq!((status, all["chunk"].as_array().unwrap().len()), (200, 2), "{all}");
+            let (status, one) = bob.get(&format!("{path}&limit=1")).await;
+            assert_eq!((status, one["chunk"].as_array().unwrap().len()), (200, 1), "{one}");
+            let next = format!("{path}&limit=1&since={}", one["next_batch"].as_str().unwrap());
+            assert_eq!(bob.get(&next).await.1["chunk"].as_array().unwrap().len(), 1);
+            let (status, found) = bob.post(&path, &json!({ "filter": { "generic_search_term": "chess" } })).await;
+            assert_eq!((status, &found["chunk"][0]["room_id"]), (200, &json!(room)), "{found}");
+            assert_eq!(found["chunk"].as_array().unwrap().len(), 1);
+        },
+    )
+    .await;
+    on_each_backend_together(2, async |federation| {
+        let bob = federation.servers[1].user("bob").await;
+        for (method, body) in [("GET", None), ("POST", Some(json!({})))] {
+            let (status, answer) = ask(&federation, 1, 0, method, "/_matrix/federation/v1/publicRooms", body).await;
+            assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")));
+        }
+        let path = format!("/_matrix/client/v3/publicRooms?server={}", encoded(&federation.name(0)));
+        assert_eq!(bob.get(&path).await.0, 403);
+        federation.links[0].cut();
+        assert_eq!(bob.get(&path).await.0, 502);
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/client/v3/profile/{userId}
+// endpoint: GET /_matrix/client/v3/profile/{userId}/{keyName}
+#[tokio::test]
+async fn profiles_of_other_servers_are_asked_for() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let path = format!("/_matrix/client/v3/profile/{}", encoded(&alice.user_id));
+        assert_eq!(bob.get(&path).await, (200, json!({ "displayname": "alice" })));
+        assert_eq!(bob.get(&format!("{path}/displayname")).await, (200, json!({ "displayname": "alice" })));
+        assert_eq!(bob.get(&format!("{path}/avatar_url")).await.0, 404);
+        assert_eq!(federation.servers[1].get(&path).await.0, 403);
+        let nobody = format!("/_matrix/client/v3/profile/@nobody:{}", federation.name(0));
+        assert_eq!(bob.get(&nobody).await.1["errcode"], "M_NOT_FOUND");
+    })
+    .await;
+}

@@ -1,0 +1,172 @@
+//! Coming into rooms of other servers.
+
+use hearth_testkit::{Federation, json, on_each_backend_together};
+
+use super::*;
+
+const MAKE_JOIN: &str = "/_matrix/federation/v1/make_join";
+
+// endpoint: GET /_matrix/federation/v1/make_join/{roomId}/{userId}
+// endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
+// endpoint: POST /_matrix/client/v3/join/{roomIdOrAlias}
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/join
+#[tokio::test]
+async fn a_room_of_another_server_is_joined() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[1].user("carol").await;
+        for version in ["1", "3", "6", "9", "10", "11", "12"] {
+            let room = create_room(
+                &alice,
+                json!({ "preset": "public_chat", "room_version": version, "name": "Shared", "topic": version }),
+            )
+            .await;
+            let said = send(&alice, &room, "before").await;
+            must_join_via(&bob, &room, &federation.name(0)).await;
+            assert_eq!(membership(&alice, &room, &bob.user_id).await, "join");
+            assert_eq!(state(&alice, &room).await, state(&bob, &room).await);
+            let (_, members) = bob.get(&room_path(&room, "joined_members")).await;
+            assert_eq!(members["joined"].as_object().unwrap().len(), 2);
+            assert_eq!(bob.get(&room_path(&room, "state/m.room.name/")).await.1["name"], "Shared");
+            // History from before is fetched when it is read.
+            let (_, page) = bob.get(&room_path(&room, "messages?dir=b&limit=50")).await;
+            assert!(page["chunk"].as_array().unwrap().iter().any(|event| event["event_id"] == said.as_str()), "{page}");
+            // The next one finds the room here.
+            let (status, answer) = carol.post(&room_path(&room, "join"), &json!({})).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+    })
+    .await;
+}
+
+// endpoint: POST /_matrix/client/v3/join/{roomIdOrAlias}
+#[tokio::test]
+async fn another_server_is_tried_when_one_does_not_answer() {
+    let federation = Federation::start(3).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let carol = federation.servers[2].user("carol").await;
+    let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": "12" })).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    // The third server knows the first one's key.
+    let path = format!("/_matrix/federation/v1/query/profile?user_id={}", encoded(&carol.user_id));
+    assert_eq!(ask(&federation, 0, 2, "GET", &path, None).await.0, 200);
+    federation.links[0].cut();
+    let (status, answer) = join_via(&carol, &room, &[federation.name(0)]).await;
+    assert_eq!((status, &answer["errcode"]), (502, &json!("M_UNKNOWN")), "{answer}");
+    let (status, answer) = join_via(&carol, &room, &[federation.name(0), federation.name(1)]).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(membership(&bob, &room, &carol.user_id).await, "join");
+    // Without a server there is no way in.
+    let (status, answer) = join_via(&carol, "!nowhere", &[]).await;
+    assert_eq!((status, &answer["errcode"]), (404, &json!("M_NOT_FOUND")), "{answer}");
+    let (status, answer) = carol.post("/_matrix/client/v3/join/!a:b?via=no%20name", &json!({})).await;
+    assert_eq!((status, &answer["errcode"]), (400, &json!("M_INVALID_PARAM")), "{answer}");
+}
+
+// endpoint: POST /_matrix/client/v3/join/{roomIdOrAlias}
+// endpoint: GET /_matrix/client/v3/directory/room/{roomAlias}
+// endpoint: GET /_matrix/federation/v1/query/directory
+#[tokio::test]
+async fn an_alias_leads_to_another_servers_room() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = create_room(&alice, json!({ "preset": "public_chat", "room_alias_name": "here" })).await;
+        let alias = format!("#here:{}", federation.name(0));
+        let path = format!("/_matrix/client/v3/directory/room/{}", encoded(&alias));
+        let (status, answer) = bob.get(&path).await;
+        assert_eq!((status, &answer["room_id"]), (200, &json!(room)), "{answer}");
+        assert_eq!(answer["servers"], json!([federation.name(0)]));
+        let (status, answer) = bob.post(&format!("/_matrix/client/v3/join/{}", encoded(&alias)), &json!({})).await;
+        assert_eq!((status, &answer["room_id"]), (200, &json!(room)), "{answer}");
+        let nowhere = format!("#nowhere:{}", federation.name(0));
+        let (status, answer) = bob.get(&format!("/_matrix/client/v3/directory/room/{}", encoded(&nowhere))).await;
+        assert_eq!((status, &answer["errcode"]), (404, &json!("M_NOT_FOUND")));
+        let path = format!("/_matrix/federation/v1/query/directory?room_alias={}", encoded("#a:other.test"));
+        assert_eq!(ask(&federation, 1, 0, "GET", &path, None).await.0, 400);
+    })
+    .await;
+}
+
+// endpoint: POST /_matrix/client/v3/join/{roomIdOrAlias}
+#[tokio::test]
+async fn refusals_of_the_other_server_are_told() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = create_room(&alice, json!({ "preset": "private_chat" })).await;
+        let (status, answer) = join_via(&bob, &room, &[federation.name(0)]).await;
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+        let (status, answer) = join_via(&bob, "!unknown", &[federation.name(0)]).await;
+        assert_eq!((status, &answer["errcode"]), (404, &json!("M_NOT_FOUND")), "{answer}");
+        // Who was thrown out is out.
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let (status, _) = alice.post(&room_path(&room, "ban"), &json!({ "user_id": bob.user_id })).await;
+        assert_eq!(status, 200);
+        let path = format!("{MAKE_JOIN}/{}/{}", encoded(&room), encoded(&bob.user_id));
+        let (status, answer) = ask(&federation, 1, 0, "GET", &format!("{path}?ver=12"), None).await;
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/federation/v1/make_join/{roomId}/{userId}
+// endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
+#[tokio::test]
+async fn the_resident_lets_members_of_a_room_into_another() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let gate = public_room(&alice).await;
+        let allow = json!([{ "type": "m.room_membership", "room_id": gate }]);
+        let rules = json!({ "join_rule": "restricted", "allow": allow });
+        let rules = json!({ "type": "m.room.join_rules", "content": rules });
+        for version in ["8", "10", "12"] {
+            let room = create_room(
+                &alice,
+                json!({ "preset": "private_chat", "room_version": version, "initial_state": [rules] }),
+            )
+            .await;
+            let (status, answer) = join_via(&bob, &room, &[federation.name(0)]).await;
+            if membership(&bob, &gate, &bob.user_id).await != "join" {
+                assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+                must_join_via(&bob, &gate, &federation.name(0)).await;
+                must_join_via(&bob, &room, &federation.name(0)).await;
+            } else {
+                assert_eq!(status, 200, "{answer}");
+            }
+            let member = format!("state/m.room.member/{}", encoded(&bob.user_id));
+            let (_, content) = alice.get(&room_path(&room, &member)).await;
+            assert_eq!(content["join_authorised_via_users_server"], alice.user_id);
+            assert_eq!(state(&alice, &room).await, state(&bob, &room).await);
+        }
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/federation/v1/make_join/{roomId}/{userId}
+// endpoint: PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}
+// endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
+#[tokio::test]
+async fn a_join_must_be_what_it_says() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        let make = |user: &str, ver: &str| format!("{MAKE_JOIN}/{}/{}?ver={ver}", encoded(&room), encoded(user));
+        let (status, made) = ask(&federation, 1, 0, "GET", &make(&bob.user_id, "12"), None).await;
+        assert_eq!((status, &made["room_version"]), (200, &json!("12")), "{made}");
+        assert_eq!(made["event"]["state_key"], json!(bob.user_id));
+        assert!(made["event"].get("signatures").is_none());
+        let (status, answer) = ask(&federation, 1, 0, "GET", &make(&bob.user_id, "9"), None).await;
+        assert_eq!((status, &answer["errcode"]), (400, &json!("M_INCOMPATIBLE_ROOM_VERSION")));
+        assert_eq!(answer["room_version"], "12");
+        let (status, answer) = ask(&federation, 1, 0, "GET", &make("@bob:other.test", "12"), None).await;
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")));
+        // Unsigned, for another room, of another sender, with another id: nothing of it comes in.
+        for version in ["v1", "v2"] {
+            let path = format!("/_matrix/federation/{version}/send_join/{}/$some", encoded(&room));
+            let (status, answer) = ask(&federation, 1, 0, "PUT", &path, Some(made["event"].clone())).await;
+            assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_JSON")), "{answer}");
+        }
+        assert_eq!(membership(&alice, &room, &bob.user_id).await, Value::Null);
+    })
+    .await;
+}

@@ -1,0 +1,316 @@
+//! Other servers as rooms see them: the questions of [`hearth_room::Neighbours`], put over HTTP.
+//!
+//! Events come and go as they are, byte for byte. What a server may answer is bounded in number and in size.
+//! Spec: server-server API, "Retrieving events", "Joining Rooms", "Querying for information".
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hearth_matrix::ruma::api::OutgoingRequest;
+use hearth_matrix::ruma::api::federation::authorization::get_event_authorization;
+use hearth_matrix::ruma::api::federation::backfill::get_backfill;
+use hearth_matrix::ruma::api::federation::event::{get_event, get_missing_events, get_room_state, get_room_state_ids};
+use hearth_matrix::ruma::api::federation::membership::{create_join_event, prepare_join_event};
+use hearth_matrix::ruma::api::federation::query::get_room_information;
+use hearth_matrix::ruma::api::path_builder::PathBuilder;
+use hearth_matrix::ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomVersionId, ServerName, UInt, UserId,
+};
+use hearth_remote::{Limits, Remote, RemoteError, SendOptions, Signing};
+use hearth_room::{
+    Answer, JoinAnswer, MissingEvents, Neighbours, Refusal, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
+};
+use http::Request;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+/// For an answer of a few events.
+const FEW: Limits = Limits { timeout: Duration::from_secs(30), response_bytes: 16 * 1024 * 1024 };
+/// For the state of a room.
+const STATE: Limits = Limits { timeout: Duration::from_secs(180), response_bytes: 256 * 1024 * 1024 };
+/// For a question that has a person waiting.
+const SHORT: Limits = Limits { timeout: Duration::from_secs(20), response_bytes: 1024 * 1024 };
+
+/// The other servers.
+pub(crate) struct OverHttp(pub(crate) Remote);
+
+/// A list of events as they came.
+type Events = Vec<Box<RawValue>>;
+
+#[derive(Deserialize)]
+struct Pdus {
+    pdus: Events,
+}
+
+#[derive(Deserialize)]
+struct Missing {
+    #[serde(default)]
+    events: Events,
+}
+
+#[derive(Deserialize)]
+struct StateIds {
+    pdu_ids: Vec<OwnedEventId>,
+    auth_chain_ids: Vec<OwnedEventId>,
+}
+
+#[derive(Deserialize)]
+struct State {
+    pdus: Events,
+    auth_chain: Events,
+}
+
+#[derive(Deserialize)]
+struct AuthChain {
+    auth_chain: Events,
+}
+
+#[derive(Deserialize)]
+struct MadeJoin {
+    room_version: Option<RoomVersionId>,
+    event: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct SentJoin {
+    event: Option<Box<RawValue>>,
+    #[serde(default)]
+    state: Events,
+    #[serde(default)]
+    auth_chain: Events,
+}
+
+#[derive(Deserialize)]
+struct Directory {
+    room_id: OwnedRoomId,
+    #[serde(default)]
+    servers: Vec<OwnedServerName>,
+}
+
+impl OverHttp {
+    /// Asks a question; the answer is read as `T`.
+    async fn ask<R, T>(&self, server: &ServerName, request: R, limits: Limits) -> Result<T, Unanswered>
+    where
+        R: OutgoingRequest,
+        R::Authentication: Signing,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+        T: DeserializeOwned,
+    {
+        let options = SendOptions { limits, ..SendOptions::default() };
+        let answer = self.0.ask(server, request, options).await.map_err(unanswered)?;
+        read(answer.body())
+    }
+
+    /// Hands in an event as servers did before the second version, whose answers come in a list after the number 200.
+    async fn put_first_version<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        path: &[&str],
+        event: Box<RawValue>,
+    ) -> Result<T, Unanswered> {
+        let path: Vec<String> = path.iter().map(|part| segment(part)).collect();
+        let request = Request::put(format!("https://matrix.invalid/_matrix/federation/v1/{}", path.join("/")))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Bytes::from(text(event)))
+            .map_err(|error| Unanswered::Unreachable(error.to_string()))?;
+        let options = SendOptions { limits: STATE, ..SendOptions::default() };
+        let answer = self.0.send_raw(server, request, true, options).await.map_err(unanswered)?;
+        let (_, answer): (u16, T) = read(answer.body())?;
+        Ok(answer)
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unanswered> {
+    serde_json::from_slice(body).map_err(|error| Unanswered::Unreachable(format!("malformed answer: {error}")))
+}
+
+/// A segment of a path.
+fn segment(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+fn unanswered(error: RemoteError) -> Unanswered {
+    match error {
+        RemoteError::Refused { status, errcode, message, .. } if status.is_client_error() => {
+            Unanswered::Refused(Refusal { status: status.as_u16(), errcode, message })
+        }
+        RemoteError::Forbidden(_) | RemoteError::Ourselves => Unanswered::Refused(Refusal::because(error.to_string())),
+        _ => Unanswered::Unreachable(error.to_string()),
+    }
+}
+
+/// Whether a server does not know an endpoint; it may know an older one.
+fn is_unknown_endpoint(error: &Unanswered) -> bool {
+    match error {
+        Unanswered::Refused(refusal) => {
+            refusal.errcode == "M_UNRECOGNIZED" || (matches!(refusal.status, 404 | 405) && refusal.errcode.is_empty())
+        }
+        Unanswered::Unreachable(_) => false,
+    }
+}
+
+fn text(event: Box<RawValue>) -> String {
+    String::from(Box::<str>::from(event))
+}
+
+fn texts(events: Events) -> Vec<String> {
+    events.into_iter().map(text).collect()
+}
+
+fn at_most(events: Events, most: u32) -> Vec<String> {
+    events.into_iter().take(most as usize).map(text).collect()
+}
+
+fn of_ring(key: &WantedKey) -> hearth_remote::WantedKey {
+    hearth_remote::WantedKey { server: key.server.clone(), key_id: key.key_id.clone(), at: key.at }
+}
+
+impl Neighbours for OverHttp {
+    fn keys(&self, wanted: Vec<WantedKey>) -> Answer<'_, Vec<(WantedKey, [u8; 32])>> {
+        Box::pin(async move {
+            let found = match self.0.keys().find(wanted.iter().map(of_ring).collect()).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(%error, "keys of other servers can't be looked up");
+                    return Vec::new();
+                }
+            };
+            let key = |wanted: WantedKey| found.get(&wanted.server, &wanted.key_id, wanted.at).map(|key| (wanted, key));
+            wanted.into_iter().filter_map(key).collect()
+        })
+    }
+
+    fn keys_at_hand(&self, wanted: &[WantedKey]) -> Vec<(WantedKey, [u8; 32])> {
+        let at_hand = |wanted: &WantedKey| Some((wanted.clone(), self.0.keys().at_hand(&of_ring(wanted))?));
+        wanted.iter().filter_map(at_hand).collect()
+    }
+
+    fn missing_events<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        question: MissingEvents,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
+        let limit = question.limit;
+        let mut request = get_missing_events::v1::Request::new(room_id.to_owned(), question.earliest, question.latest);
+        request.limit = UInt::from(limit);
+        request.min_depth = UInt::try_from(question.min_depth).unwrap_or(UInt::MAX);
+        Box::pin(async move {
+            let Missing { events } = self.ask(server, request, FEW).await?;
+            Ok(at_most(events, limit))
+        })
+    }
+
+    fn event<'a>(&'a self, server: &'a ServerName, event_id: &'a EventId) -> Answer<'a, Result<String, Unanswered>> {
+        Box::pin(async move {
+            let Pdus { pdus } = self.ask(server, get_event::v1::Request::new(event_id.to_owned()), FEW).await?;
+            let none = || Unanswered::Refused(Refusal::because("it sent no event"));
+            pdus.into_iter().next().map(text).ok_or_else(none)
+        })
+    }
+
+    fn state_ids<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+    ) -> Answer<'a, Result<StateIdsAt, Unanswered>> {
+        Box::pin(async move {
+            let request = get_room_state_ids::v1::Request::new(event_id.to_owned(), room_id.to_owned());
+            let StateIds { pdu_ids, auth_chain_ids } = self.ask(server, request, STATE).await?;
+            Ok(StateIdsAt { state: pdu_ids, auth_chain: auth_chain_ids })
+        })
+    }
+
+    fn state<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+    ) -> Answer<'a, Result<StateAt, Unanswered>> {
+        Box::pin(async move {
+            let request = get_room_state::v1::Request::new(event_id.to_owned(), room_id.to_owned());
+            let State { pdus, auth_chain } = self.ask(server, request, STATE).await?;
+            Ok(StateAt { state: texts(pdus), auth_chain: texts(auth_chain) })
+        })
+    }
+
+    fn event_auth<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
+        Box::pin(async move {
+            let request = get_event_authorization::v1::Request::new(room_id.to_owned(), event_id.to_owned());
+            let AuthChain { auth_chain } = self.ask(server, request, STATE).await?;
+            Ok(texts(auth_chain))
+        })
+    }
+
+    fn backfill<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        from: Vec<OwnedEventId>,
+        limit: u32,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
+        Box::pin(async move {
+            let request = get_backfill::v1::Request::new(room_id.to_owned(), from, UInt::from(limit));
+            let Pdus { pdus } = self.ask(server, request, FEW).await?;
+            Ok(at_most(pdus, limit))
+        })
+    }
+
+    fn make_join<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+        versions: &'a [RoomVersionId],
+    ) -> Answer<'a, Result<Template, Unanswered>> {
+        Box::pin(async move {
+            let mut request = prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
+            request.ver = versions.to_vec();
+            let MadeJoin { room_version, event } = self.ask(server, request, FEW).await?;
+            // Servers that name no version are older than versions.
+            Ok(Template { version: room_version.unwrap_or(RoomVersionId::V1), event: text(event) })
+        })
+    }
+
+    fn send_join<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<JoinAnswer, Unanswered>> {
+        Box::pin(async move {
+            let event = RawValue::from_string(event)
+                .map_err(|error| Unanswered::Refused(Refusal::because(format!("our join is no JSON: {error}"))))?;
+            let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
+            let request = create_join_event::v2::Request::new(room_id.clone(), event_id.clone(), event.clone());
+            let answer = match self.ask(server, request, STATE).await {
+                Err(error) if is_unknown_endpoint(&error) => {
+                    self.put_first_version(server, &["send_join", room_id.as_str(), event_id.as_str()], event).await?
+                }
+                answer => answer?,
+            };
+            let SentJoin { event, state, auth_chain } = answer;
+            Ok(JoinAnswer { event: event.map(text), state: texts(state), auth_chain: texts(auth_chain) })
+        })
+    }
+
+    fn alias<'a>(
+        &'a self,
+        server: &'a ServerName,
+        alias: &'a RoomAliasId,
+    ) -> Answer<'a, Result<(OwnedRoomId, Vec<OwnedServerName>), Unanswered>> {
+        Box::pin(async move {
+            let request = get_room_information::v1::Request::new(alias.to_owned());
+            let Directory { room_id, servers } = self.ask(server, request, SHORT).await?;
+            Ok((room_id, servers))
+        })
+    }
+}
