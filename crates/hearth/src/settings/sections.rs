@@ -185,7 +185,7 @@ section! {
     Directory {
         /// Whoever comes may read the list; otherwise only users of this server.
         open: bool = true,
-        /// Other servers may read the list. Not used yet.
+        /// Other servers may read the list.
         open_to_federation: bool = false,
     }
 }

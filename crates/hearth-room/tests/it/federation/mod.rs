@@ -13,7 +13,7 @@ use hearth_matrix::ruma::{
 };
 use hearth_matrix::{Draft, Pdu, SigningKey};
 use hearth_room::{
-    Answer, CreateRoom, JoinAnswer, MissingEvents, Neighbours, Preset, RoomError, Rooms, RoomsConfig, StateAt,
+    Answer, CreateRoom, JoinAnswer, MissingEvents, Neighbours, Preset, Refusal, RoomError, Rooms, RoomsConfig, StateAt,
     StateIdsAt, Template, Unanswered, WantedKey,
 };
 use hearth_store::{Change, DatabaseUrl, Noun, Standing, StateKey, Store, StoreOptions, Tip, WallTime};
