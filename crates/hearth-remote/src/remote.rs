@@ -1,6 +1,6 @@
 //! Requests to other servers, signed, with what is known of the destination consulted first and learned from afterwards.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use hearth_matrix::SigningKey;
@@ -56,7 +56,11 @@ pub(crate) struct Inner {
     pub(crate) time: WallTime,
     /// Servers that were well a moment ago, with when.
     alive: Cache<OwnedServerName, i64>,
+    on_life: OnceLock<OnLife>,
 }
+
+/// Whom to tell that a server that did not answer has shown life.
+type OnLife = Box<dyn Fn(&ServerName) + Send + Sync>;
 
 /// How a request is sent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -210,7 +214,13 @@ impl Remote {
             store,
             time,
             alive,
+            on_life: OnceLock::new(),
         })))
+    }
+
+    /// Whom to tell that a server that did not answer has shown life. It must be short; there is one.
+    pub fn on_life(&self, listener: impl Fn(&ServerName) + Send + Sync + 'static) {
+        let _ = self.0.on_life.set(Box::new(listener));
     }
 
     /// Our name.
@@ -369,6 +379,9 @@ impl Remote {
         // Of servers that we never talked to nothing is written down.
         if before.as_ref().is_some_and(|before| before.failures > 0) {
             self.succeeded(server, before).await?;
+            if let Some(listener) = self.0.on_life.get() {
+                listener(server);
+            }
         }
         self.0.alive.insert(server.to_owned(), now);
         Ok(())

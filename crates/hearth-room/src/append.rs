@@ -69,6 +69,8 @@ pub(crate) struct Pending {
     pub(crate) aside: bool,
     /// It comes from before what we know: it takes no position.
     pub(crate) history: bool,
+    /// It is for us to send it to the other servers in the room.
+    pub(crate) outbound: bool,
 }
 
 /// What an event means to those who have not read it.
@@ -416,6 +418,9 @@ impl<'t, 'c> Appender<'t, 'c> {
             self.overlay.insert((kind.into(), key.into()), (num, pdu.clone()));
         }
         let counted = self.count(&pdu, member.as_ref())?;
+        // Where all are ours there is nobody to send it to; who comes in later gets the state.
+        let about_another = member.as_ref().is_some_and(|member| !member.local);
+        let outbound = self.room.federate && (about_another || self.tip.joined > self.tip.joined_local);
         self.pending.push(Pending {
             num,
             standing: Standing::Live,
@@ -424,6 +429,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             decided: Vec::new(),
             aside: false,
             history: false,
+            outbound,
             prev_events,
             auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
             visibility,
@@ -541,6 +547,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             decided,
             aside,
             history,
+            outbound,
         } in pending
         {
             let Some(Snapshots { before: snapshot_before, after: state_after, current: snapshot_after }) = snapshots
@@ -622,6 +629,7 @@ impl<'t, 'c> Appender<'t, 'c> {
                 replaces,
                 member,
                 decided,
+                outbound,
             });
         }
         tx.events().append(&room, &events, &tip)?;

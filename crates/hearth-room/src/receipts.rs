@@ -64,7 +64,7 @@ impl Rooms {
             }
             for (receipt, row) in moves {
                 let thread = receipt.thread.as_deref().unwrap_or_default();
-                tx.receipts().set(room.num, user, receipt.private, thread, row.num, now_ms)?;
+                tx.receipts().set(room.num, user, receipt.private, thread, row.num, now_ms, !receipt.private)?;
             }
             Ok(Ok(()))
         });
@@ -84,7 +84,7 @@ pub(crate) fn receive(
     match forward(tx, room, user, &new)? {
         Some(row) => {
             let thread = new.thread.as_deref().unwrap_or_default();
-            tx.receipts().set(room.num, user, false, thread, row.num, ts)
+            tx.receipts().set(room.num, user, false, thread, row.num, ts, false)
         }
         None => Ok(()),
     }

@@ -2,7 +2,7 @@
 //!
 //! Spec: client-server API, "Typing Notifications". Nothing polls: one task sleeps until the next notice ends.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use hearth_matrix::ruma::{OwnedUserId, RoomId, UserId};
@@ -24,11 +24,14 @@ pub struct Typing {
     inner: Arc<Inner>,
 }
 
+/// Whom to tell of changes in a room.
+type Listener = Box<dyn Fn(RoomNum) + Send + Sync>;
+
 struct Inner {
     /// Tells this start of this node from all others.
     start: i64,
     notices: Mutex<Notices>,
-    listener: OnceLock<Box<dyn Fn(RoomNum) + Send + Sync>>,
+    listeners: RwLock<Vec<Listener>>,
     /// The next end may be sooner than the task believes.
     sooner: Notify,
 }
@@ -69,7 +72,7 @@ impl Default for Typing {
             inner: Arc::new(Inner {
                 start,
                 notices: Mutex::default(),
-                listener: OnceLock::new(),
+                listeners: RwLock::default(),
                 sooner: Notify::new(),
             }),
         }
@@ -82,9 +85,9 @@ impl Typing {
         self.inner.start
     }
 
-    /// Whom to tell of changes. It must be short; there is one.
+    /// Whom to tell of changes. It must be short.
     pub fn on_change(&self, listener: impl Fn(RoomNum) + Send + Sync + 'static) {
-        let _ = self.inner.listener.set(Box::new(listener));
+        self.inner.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
     /// A user types for so long, or types no more. Only inside a runtime.
@@ -129,7 +132,7 @@ impl Inner {
     }
 
     fn tell(&self, room: RoomNum) {
-        if let Some(listener) = self.listener.get() {
+        for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(room);
         }
     }

@@ -104,6 +104,7 @@ async fn append(store: &Store, room: &Arc<RoomRecord>) {
             snapshot_after: None,
             state_after: None,
             aside: false,
+            outbound: false,
             visibility: Visibility::Shared,
             room_order: tip.room_order + 1,
             push: hearth_store::EventPush { outcome: 1, ..Default::default() },

@@ -46,7 +46,7 @@ CREATE TABLE room_tips (
     room_order          BIGINT NOT NULL,
     snapshot            BIGINT NOT NULL,   -- current state, resolved over all extremities
     last_position       BIGINT NOT NULL,   -- of the newest event with a position
-    last_local_position BIGINT NOT NULL,   -- of the newest event of a local sender: what destinations lack
+    last_local_position BIGINT NOT NULL,   -- not before the newest event that we send to other servers
     joined              BIGINT NOT NULL,
     invited             BIGINT NOT NULL,
     knocked             BIGINT NOT NULL,
@@ -83,8 +83,10 @@ CREATE TABLE events (
     unread           BIGINT NOT NULL,   -- running count at it, main timeline
     unread_thread    BIGINT NOT NULL,   -- running count at it, its thread
     txn_device       BIGINT,
-    txn_id           bytes()
+    txn_id           bytes(),
+    outbound         BIGINT NOT NULL DEFAULT 0  -- 1: it is for us to send it to the other servers in the room
 );
+CREATE INDEX events_outbound ON events (room, position) WHERE outbound = 1;
 CREATE INDEX events_by_position ON events (room, position) WHERE position IS NOT NULL;
 CREATE INDEX events_by_order ON events (room, room_order, num);
 CREATE INDEX events_by_time ON events (room, origin_server_ts, room_order, num);
@@ -220,9 +222,11 @@ CREATE TABLE receipts (
     event    BIGINT NOT NULL,
     ts       BIGINT NOT NULL,
     position BIGINT NOT NULL,
+    outbound BIGINT NOT NULL,   -- 1: of a user of ours, and public: other servers are told
     PRIMARY KEY (room, usr, kind, thread)
 ) without_rowid();
 CREATE INDEX receipts_by_position ON receipts (room, position);
+CREATE INDEX receipts_outbound ON receipts (position) WHERE outbound = 1;
 
 -- ---------------------------------------------------------------- unread counts
 -- A user's count is a running count less that up to which he has read, and what is written below for him or for all.
@@ -423,6 +427,22 @@ CREATE TABLE destinations (
     last_success_ts  BIGINT,
     last_error       bytes()
 );
+
+-- How far each got what is for it. What it lacks is found by position; nothing is written down per event.
+CREATE TABLE deliveries (
+    server id_key(),
+    sent   BIGINT NOT NULL,  -- it has all up to this position
+    upto   BIGINT,           -- a transaction is under way: what comes after `sent` up to here
+    leap   BIGINT            -- it was away for long: of each room only the newest event up to here
+);
+
+-- Events for servers that have no members in their room: the end of an invite or of a knock.
+CREATE TABLE deliveries_aside (
+    server   BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    event    BIGINT NOT NULL,
+    PRIMARY KEY (server, position, event)
+) without_rowid();
 
 -- What users report to whoever runs the server.
 CREATE TABLE reports (

@@ -113,6 +113,8 @@ pub struct FeedEvent {
     pub member_counts: Option<(i64, i64)>,
     /// The timeline alone does not tell what it did: others' state moved with it, or a gap lies behind it.
     pub aside: bool,
+    /// It is for us to send it to the other servers in the room.
+    pub outbound: bool,
 }
 
 /// A membership that state resolution decided, as the feed carries it.

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use hearth_matrix::canonical::write_string;
@@ -181,7 +181,7 @@ impl Seen {
     }
 
     /// How long ago he last did something.
-    fn last_active_ago_ms(&self, now_ms: i64) -> Option<i64> {
+    pub fn last_active_ago_ms(&self, now_ms: i64) -> Option<i64> {
         self.last_active_ms.map(|at| (now_ms - at).max(0))
     }
 }
@@ -201,7 +201,7 @@ struct Inner {
     board: Mutex<Board>,
     /// The board's counter, to be looked at without a lock.
     counter: AtomicI64,
-    listener: OnceLock<Listener>,
+    listeners: RwLock<Vec<Listener>>,
 }
 
 #[derive(Default)]
@@ -267,14 +267,14 @@ impl Presence {
             time,
             board: Mutex::default(),
             counter: AtomicI64::new(0),
-            listener: OnceLock::new(),
+            listeners: RwLock::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Whom to tell of changes. It must be short; there is one.
+    /// Whom to tell of changes. It must be short.
     pub fn on_change(&self, listener: impl Fn(UserNum) + Send + Sync + 'static) {
-        let _ = self.inner.listener.set(Box::new(listener));
+        self.inner.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
     /// A device begins to sync; it does until the answer is dropped. None if that says nothing of the user.
@@ -463,6 +463,12 @@ impl Presence {
         online.map(|(user, entry)| entry.seen(user)).collect()
     }
 
+    /// What is seen of some users, those who went lately among them.
+    pub fn of_all(&self, users: impl Iterator<Item = UserNum>) -> Vec<Seen> {
+        let board = self.inner.lock();
+        users.filter_map(|user| Some(board.users.get(&user)?.seen(user))).collect()
+    }
+
     /// Whether a user is online or was lately.
     pub fn is_known(&self, user: UserNum) -> bool {
         self.inner.enabled && self.inner.lock().users.contains_key(&user)
@@ -537,7 +543,7 @@ impl Presence {
     }
 
     fn tell(&self, changed: &[UserNum]) {
-        if let Some(listener) = self.inner.listener.get() {
+        for listener in self.inner.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
             changed.iter().for_each(|user| listener(*user));
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
 use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger, Transactions};
+use hearth_delivery::Delivery;
 use hearth_matrix::SigningKey;
 use hearth_remote::{
     AddressFilter, HttpClient, Notary, Patience, Remote, RemoteConfig, ServerRules, SystemNames, TlsRoots,
@@ -24,6 +25,7 @@ use crate::telemetry::Metrics;
 /// A server that is whole but doesn't listen: what the command line uses when no server runs.
 pub struct Homeserver {
     doors: Doors,
+    delivery: Delivery,
     trigger: ShutdownTrigger,
     data_dir: DataDir,
     first_start: bool,
@@ -108,6 +110,8 @@ impl Homeserver {
             rooms.typing().clone(),
             presence.clone(),
         );
+        let delivery =
+            Delivery::new(store.clone(), remote.clone(), rooms.typing().clone(), presence.clone(), time.clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
         let measured = store.clone();
@@ -129,7 +133,7 @@ impl Homeserver {
                 metrics.page()
             }),
         };
-        Ok(Self { doors, trigger, data_dir, first_start })
+        Ok(Self { doors, delivery, trigger, data_dir, first_start })
     }
 
     /// What the handlers reach.
@@ -143,7 +147,7 @@ impl Homeserver {
     }
 
     async fn listen(self, bound: Vec<(Bound, Vec<hearth_api::Resource>)>) -> Result<Running, StartError> {
-        let Self { doors, trigger, data_dir, first_start } = self;
+        let Self { doors, delivery, trigger, data_dir, first_start } = self;
         let binds = bound.iter().map(|(bound, _)| bound.bind()).collect();
         let mut listeners: Vec<_> = bound
             .into_iter()
@@ -166,6 +170,7 @@ impl Homeserver {
         let mut upkeep = tokio::task::JoinSet::new();
         upkeep.spawn(Metrics::of_process().keep_up());
         upkeep.spawn(doors.accounts.clone().keep_house());
+        upkeep.spawn(delivery.run());
         if let Err(error) = doors.rooms.connect(Arc::new(OverHttp(doors.remote.clone()))).await {
             tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
         }

@@ -63,7 +63,7 @@ pub(super) struct Gathering<'a> {
 
 impl Arrival {
     pub(super) fn of(pdu: Arc<Pdu>) -> Self {
-        Self { pdu, staged: None, told_state: None, hopeless: false, history: None }
+        Self { pdu, staged: None, told_state: None, hopeless: false, history: None, outbound: false }
     }
 }
 

@@ -118,7 +118,8 @@ impl Rooms {
         {
             return Err(RoomError::Forbidden(error.to_string()));
         }
-        let verdicts = self.judge(room_id, vec![Arrival::of(pdu.clone())]).await?;
+        let arrival = Arrival { outbound: true, ..Arrival::of(pdu.clone()) };
+        let verdicts = self.judge(room_id, vec![arrival]).await?;
         match verdicts.into_iter().next() {
             Some(Verdict::Accepted | Verdict::Known) => {}
             Some(Verdict::Rejected(reason) | Verdict::SoftFailed(reason)) => return Err(RoomError::Forbidden(reason)),

@@ -36,6 +36,8 @@ pub(crate) struct Arrival {
     pub(crate) hopeless: bool,
     /// It comes from before what we know: its place in the room is at most this, and the present does not judge it.
     pub(crate) history: Option<i64>,
+    /// We let it in for another server: it is for us to send it on.
+    pub(crate) outbound: bool,
 }
 
 /// What became of a remote event.
@@ -82,6 +84,7 @@ struct Judged {
     before: Option<SnapshotNum>,
     gap: bool,
     history: Option<i64>,
+    outbound: bool,
 }
 
 /// An event's own auth events, as far as they are here.
@@ -146,9 +149,10 @@ impl Appender<'_, '_> {
             _ => self.judge_anew_what_waits_for(num)?,
         }
         let auth_events = own.named_by(pdu);
-        let history = arrival.history;
+        let (history, outbound) = (arrival.history, arrival.outbound);
         let pdu = pdu.clone();
-        self.stand_remote(Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history })?;
+        let judged = Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound };
+        self.stand_remote(judged)?;
         Ok(verdict)
     }
 
@@ -188,6 +192,7 @@ impl Appender<'_, '_> {
             before: None,
             gap: false,
             history: None,
+            outbound: false,
         };
         self.pend(judged, Snapshots { before: None, after: None, current: None }, Visibility::Shared)?;
         Ok(verdict)
@@ -228,8 +233,8 @@ impl Appender<'_, '_> {
         let missing = self.note_gap(num, &missing)?;
         let auth_events = own.named_by(pdu);
         let standing = Standing::Live;
-        let (pdu, history) = (pdu.clone(), None);
-        let judged = Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap: true, history };
+        let (pdu, history, gap, outbound) = (pdu.clone(), None, true, false);
+        let judged = Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound };
         self.stand_remote(judged)?;
         // Also where the state is as it was, the room begins anew here.
         if let Some(snapshots) = self.pending.last_mut().and_then(|pending| pending.snapshots.as_mut()) {
@@ -465,7 +470,7 @@ impl Appender<'_, '_> {
 
     /// Puts a judged event among the pending. True if live events come right after it.
     fn pend(&mut self, judged: Judged, snapshots: Snapshots, visibility: Visibility) -> Result<bool, StoreError> {
-        let Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history } = judged;
+        let Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound } = judged;
         self.tx.events().foresee(num, &pdu);
         let child = self.tx.events().lowest_child(num)?;
         let child = child.into_iter().chain(history.map(|ceiling| ceiling + 1)).min();
@@ -497,6 +502,7 @@ impl Appender<'_, '_> {
             decided: Vec::new(),
             aside: gap || redacted_by.is_some(),
             history: history.is_some(),
+            outbound,
             pdu,
         });
         Ok(child.is_some())

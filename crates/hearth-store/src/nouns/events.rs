@@ -214,6 +214,8 @@ pub struct NewEvent {
     pub member: Option<MemberChange>,
     /// Other memberships that were decided between branches with it.
     pub decided: Vec<DecidedMember>,
+    /// It is for us to send it to the other servers in the room.
+    pub outbound: bool,
 }
 
 /// A membership that changed without an event of its own, by state resolution.
@@ -568,7 +570,8 @@ impl Events<'_, '_> {
             publications.extend(event.decided.iter().map(|decided| decide_membership(room, decided)));
         }
         let Some(last) = publications.pop() else { return Ok(()) };
-        publications.push(move_tip(last, room.num, tip));
+        let outbound = events.iter().any(|event| event.outbound);
+        publications.push(move_tip(last, room.num, tip, outbound));
         publications.into_iter().for_each(|publication| self.tx.publish(publication));
         Ok(())
     }
@@ -605,14 +608,15 @@ impl Events<'_, '_> {
             membership: event.member.as_ref().map(|m| (m.user, m.before, m.after)),
             member_counts: event.member.as_ref().map(|m| m.counts),
             aside: event.aside,
+            outbound: event.outbound,
         })));
         publication.exec(
             "INSERT INTO events (num, room, kind, state_key, sender, standing, moved, position, room_order, depth,
                  origin_server_ts, snapshot_before, visibility, thread, outcome, unread, unread_thread, txn_device,
-                 txn_id, snapshot_after, redacted_by)
+                 txn_id, snapshot_after, redacted_by, outbound)
              VALUES ($1, $2, $3, $4, $5, $6, position($7), position($7), $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20)
-             ON CONFLICT (num) DO UPDATE SET standing = excluded.standing, moved = excluded.moved,
+                 $18, $19, $20, $21)
+             ON CONFLICT (num) DO UPDATE SET outbound = excluded.outbound, standing = excluded.standing, moved = excluded.moved,
                  position = excluded.position, room_order = excluded.room_order,
                  snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,
                  visibility = excluded.visibility, thread = excluded.thread, outcome = excluded.outcome,
@@ -638,6 +642,7 @@ impl Events<'_, '_> {
                 event.txn.as_ref().map(|(_, txn_id)| txn_id.as_bytes()).into(),
                 event.state_after.into(),
                 event.redacted_by.into(),
+                event.outbound.into(),
             ],
         );
         notifications::publish(&mut publication, room.num, sender, event);
@@ -654,6 +659,9 @@ impl Events<'_, '_> {
             );
         }
         if let Some(member) = &event.member {
+            if event.outbound {
+                send_aside(&mut publication, room.num, num, member);
+            }
             change_membership(&mut publication, room.num, num, sender, member);
         }
         Ok(publication)
@@ -692,7 +700,21 @@ pub(super) fn id_scope(room: &RoomRecord) -> i64 {
     if matches!(room.version, V1 | V2) { room.num.0 } else { 0 }
 }
 
-fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip) -> Publication {
+/// The end of an invite or of a knock is told to the user's server, which has no members in the room yet.
+fn send_aside(publication: &mut Publication, room: RoomNum, event: EventNum, member: &MemberChange) {
+    let was_outside = matches!(member.before, Some(Membership::Invite | Membership::Knock));
+    if member.local || !was_outside || !matches!(member.after, Membership::Leave | Membership::Ban) {
+        return;
+    }
+    publication.exec(
+        "INSERT INTO deliveries_aside (server, position, event)
+         SELECT CAST($1 AS BIGINT), position($2), CAST($3 AS BIGINT)
+         WHERE NOT EXISTS (SELECT 1 FROM room_servers WHERE room = $4 AND server = $1 AND until IS NULL)",
+        &[member.server.into(), Value::Position, event.into(), room.into()],
+    );
+}
+
+fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip, outbound: bool) -> Publication {
     let extremities: Vec<u8> = tip.extremities.iter().flat_map(|num| num.0.to_be_bytes()).collect();
     publication.exec(
         "INSERT INTO room_tips (room, extremities, depth, room_order, snapshot, last_position, last_local_position,
@@ -700,7 +722,8 @@ fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip) -> Publicati
          VALUES ($1, $2, $3, $4, $5, position($6), position($6), $7, $8, $9, $10, $11, 0)
          ON CONFLICT (room) DO UPDATE SET extremities = excluded.extremities, depth = excluded.depth,
              room_order = excluded.room_order, snapshot = excluded.snapshot, last_position = excluded.last_position,
-             last_local_position = excluded.last_local_position, joined = excluded.joined, invited = excluded.invited,
+             last_local_position =
+                 CASE WHEN $12 = 1 THEN excluded.last_local_position ELSE room_tips.last_local_position END, joined = excluded.joined, invited = excluded.invited,
              knocked = excluded.knocked, joined_local = excluded.joined_local, unread = excluded.unread",
         &[
             room.into(),
@@ -714,6 +737,7 @@ fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip) -> Publicati
             tip.knocked.into(),
             tip.joined_local.into(),
             tip.unread.into(),
+            outbound.into(),
         ],
     );
     publication

@@ -2,6 +2,7 @@
 
 mod account_data;
 mod accounts;
+mod deliveries;
 mod destinations;
 mod events;
 mod filters;
@@ -24,6 +25,7 @@ pub use accounts::{
     Account, Device, Interactive, IssuedTokens, LockState, NewAccount, RefreshToken, RegistrationToken, Session,
     TokenHash, UserKind,
 };
+pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay};
 pub use destinations::{Destination, Destinations};
 pub use events::{DecidedMember, EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use graph::KeptEvent;

@@ -69,7 +69,7 @@ impl Receipts<'_, '_> {
         )
     }
 
-    /// Sets a receipt. Whether it moves forward was decided before.
+    /// Sets a receipt; one that is `outbound` other servers are told of. Whether it moves forward was decided before.
     #[allow(clippy::too_many_arguments, reason = "a receipt has this many parts")]
     pub fn set(
         &mut self,
@@ -79,6 +79,7 @@ impl Receipts<'_, '_> {
         thread: &str,
         event: EventNum,
         ts: i64,
+        outbound: bool,
     ) -> Result<(), StoreError> {
         let what = match thread {
             "" => Some(ReadUpto::Everything),
@@ -103,10 +104,10 @@ impl Receipts<'_, '_> {
         };
         let mut publication = Publication::new(Change::Receipt { room, user, private, receipt: Arc::new(receipt) });
         publication.exec(
-            "INSERT INTO receipts (room, usr, kind, thread, event, ts, position)
-             VALUES ($1, $2, $3, $4, $5, $6, position($7))
+            "INSERT INTO receipts (room, usr, kind, thread, event, ts, position, outbound)
+             VALUES ($1, $2, $3, $4, $5, $6, position($7), $8)
              ON CONFLICT (room, usr, kind, thread) DO UPDATE
-             SET event = excluded.event, ts = excluded.ts, position = excluded.position",
+             SET event = excluded.event, ts = excluded.ts, position = excluded.position, outbound = excluded.outbound",
             &[
                 room.into(),
                 user.into(),
@@ -115,6 +116,7 @@ impl Receipts<'_, '_> {
                 event.into(),
                 ts.into(),
                 Value::Position,
+                outbound.into(),
             ],
         );
         self.tx.publish(publication);

@@ -1,10 +1,11 @@
 //! Rooms that several servers share, through their doors: TLS, signatures, and links that can be cut.
 
+mod delivery;
 mod doors;
 mod joins;
 mod transactions;
 
-use hearth_testkit::{Federation, User, Value, json};
+use hearth_testkit::{Federation, User, Value, json, until};
 use http::Request;
 
 fn encoded(text: &str) -> String {

@@ -1,0 +1,197 @@
+//! What other servers lack of what we have to send them: a position for each, from which everything else is found.
+
+use std::sync::Arc;
+
+use crate::{EventNum, Position, RoomNum, StoreError, StringNum, Tx, UserNum};
+
+/// How far a server got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// It has everything up to here.
+    pub sent: Position,
+    /// A transaction with what comes after that, up to here, is under way.
+    pub upto: Option<Position>,
+    /// It was away for long: of each room it gets only the newest event up to here.
+    pub leap: Option<Position>,
+}
+
+/// A stay of a server in a room: after `since`, up to and with `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerStay {
+    /// Its first member joined with this event.
+    pub since: Position,
+    /// Its last member left with this event.
+    pub until: Option<Position>,
+}
+
+impl ServerStay {
+    /// Whether the server was in the room right before an event, and so gets it.
+    pub fn gets(&self, position: Position) -> bool {
+        self.since < position && self.until.is_none_or(|until| position <= until)
+    }
+}
+
+/// A receipt to be told.
+#[derive(Clone, Debug)]
+pub struct OutboundReceipt {
+    /// Where.
+    pub room: RoomNum,
+    /// Whose.
+    pub user: UserNum,
+    /// Empty: unthreaded; `main`; or the id of the thread's root.
+    pub thread: String,
+    /// The event it names.
+    pub event: EventNum,
+    /// When it was given, milliseconds since the epoch.
+    pub ts: i64,
+}
+
+/// Deliveries, seen from a transaction.
+pub struct Deliveries<'t, 'c> {
+    tx: &'t mut Tx<'c>,
+}
+
+impl<'c> Tx<'c> {
+    /// What other servers lack.
+    pub fn deliveries(&mut self) -> Deliveries<'_, 'c> {
+        Deliveries { tx: self }
+    }
+}
+
+impl Deliveries<'_, '_> {
+    /// How far a server got.
+    pub fn get(&mut self, server: StringNum) -> Result<Option<Delivered>, StoreError> {
+        self.tx.one("SELECT sent, upto, leap FROM deliveries WHERE server = $1", &[server.into()], |row| {
+            Ok(Delivered {
+                sent: Position(row.int(0)?),
+                upto: row.opt_int(1)?.map(Position),
+                leap: row.opt_int(2)?.map(Position),
+            })
+        })
+    }
+
+    /// Writes down how far a server got. One sender at a time does.
+    pub fn put(&mut self, server: StringNum, delivered: &Delivered) -> Result<(), StoreError> {
+        self.tx.exec(
+            "INSERT INTO deliveries (server, sent, upto, leap) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (server) DO UPDATE SET sent = excluded.sent, upto = excluded.upto, leap = excluded.leap",
+            &[
+                server.into(),
+                delivered.sent.0.into(),
+                delivered.upto.map(|position| position.0).into(),
+                delivered.leap.map(|position| position.0).into(),
+            ],
+        )
+    }
+
+    /// Servers that may lack something, ours perhaps among them.
+    pub fn servers_with_work(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        let servers = self.tx.query(
+            "SELECT DISTINCT s.server FROM room_servers s
+             CROSS JOIN room_tips t LEFT JOIN deliveries d ON d.server = s.server
+             WHERE t.room = s.room AND t.last_local_position > COALESCE(d.sent, 0)
+               AND t.last_local_position > s.since
+               AND (s.until IS NULL OR s.until > COALESCE(d.sent, 0))
+             UNION SELECT a.server FROM deliveries_aside a",
+            &[],
+            |row| Ok(StringNum(row.int(0)?)),
+        )?;
+        servers.into_iter().map(|server| self.tx.string(server)).collect()
+    }
+
+    /// Rooms that a server is or was in, with events after a position that we send.
+    pub fn rooms_with_work(&mut self, server: StringNum, after: Position) -> Result<Vec<RoomNum>, StoreError> {
+        self.tx.query(
+            "SELECT DISTINCT s.room FROM room_servers s CROSS JOIN room_tips t
+             WHERE s.server = $1 AND (s.until IS NULL OR s.until > $2)
+               AND t.room = s.room AND t.last_local_position > $2",
+            &[server.into(), after.0.into()],
+            |row| Ok(RoomNum(row.int(0)?)),
+        )
+    }
+
+    /// When a server was in a room.
+    pub fn stays(&mut self, room: RoomNum, server: StringNum) -> Result<Vec<ServerStay>, StoreError> {
+        self.tx.query(
+            "SELECT since, until FROM room_servers WHERE room = $1 AND server = $2 ORDER BY since",
+            &[room.into(), server.into()],
+            |row| Ok(ServerStay { since: Position(row.int(0)?), until: row.opt_int(1)?.map(Position) }),
+        )
+    }
+
+    /// Events of a room that we send, in `after < position <= upto`, oldest first, at most `limit`.
+    pub fn outbound(
+        &mut self,
+        room: RoomNum,
+        after: Position,
+        upto: Position,
+        limit: i64,
+    ) -> Result<Vec<(Position, EventNum)>, StoreError> {
+        self.tx.query(
+            "SELECT position, num FROM events
+             WHERE room = $1 AND outbound = 1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
+            &[room.into(), after.0.into(), upto.0.into(), limit.into()],
+            |row| Ok((Position(row.int(0)?), EventNum(row.int(1)?))),
+        )
+    }
+
+    /// The newest of them.
+    pub fn newest_outbound(
+        &mut self,
+        room: RoomNum,
+        after: Position,
+        upto: Position,
+    ) -> Result<Option<(Position, EventNum)>, StoreError> {
+        self.tx.one(
+            "SELECT position, num FROM events
+             WHERE room = $1 AND outbound = 1 AND position > $2 AND position <= $3 ORDER BY position DESC LIMIT 1",
+            &[room.into(), after.0.into(), upto.0.into()],
+            |row| Ok((Position(row.int(0)?), EventNum(row.int(1)?))),
+        )
+    }
+
+    /// Events for a server that is not in their room, in `after < position <= upto`, oldest first, at most `limit`.
+    pub fn aside(
+        &mut self,
+        server: StringNum,
+        after: Position,
+        upto: Position,
+        limit: i64,
+    ) -> Result<Vec<(Position, EventNum)>, StoreError> {
+        self.tx.query(
+            "SELECT position, event FROM deliveries_aside
+             WHERE server = $1 AND position > $2 AND position <= $3 ORDER BY position LIMIT $4",
+            &[server.into(), after.0.into(), upto.0.into(), limit.into()],
+            |row| Ok((Position(row.int(0)?), EventNum(row.int(1)?))),
+        )
+    }
+
+    /// Forgets such events up to a position: they have arrived.
+    pub fn forget_aside(&mut self, server: StringNum, upto: Position) -> Result<(), StoreError> {
+        self.tx
+            .exec("DELETE FROM deliveries_aside WHERE server = $1 AND position <= $2", &[server.into(), upto.0.into()])
+    }
+
+    /// Receipts of our users that changed in `after < position <= upto`, the newest first, at most `limit`.
+    pub fn receipts(
+        &mut self,
+        after: Position,
+        upto: Position,
+        limit: i64,
+    ) -> Result<Vec<OutboundReceipt>, StoreError> {
+        self.tx.query(
+            "SELECT room, usr, thread, event, ts FROM receipts
+             WHERE outbound = 1 AND position > $1 AND position <= $2 ORDER BY position DESC LIMIT $3",
+            &[after.0.into(), upto.0.into(), limit.into()],
+            |row| {
+                Ok(OutboundReceipt {
+                    room: RoomNum(row.int(0)?),
+                    user: StringNum(row.int(1)?),
+                    thread: row.utf8(2)?.to_owned(),
+                    event: EventNum(row.int(3)?),
+                    ts: row.int(4)?,
+                })
+            },
+        )
+    }
+}

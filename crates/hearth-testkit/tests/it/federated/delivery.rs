@@ -1,0 +1,214 @@
+//! What users do reaches the servers of those they share rooms with, sooner or later, whole and in order.
+
+use hearth_testkit::{Federation, json, on_each_backend_together, until_some};
+
+use super::*;
+
+/// The bodies of a room's messages, oldest first.
+async fn bodies(user: &User, room: &str) -> Vec<String> {
+    let (status, page) = user.get(&room_path(room, "messages?dir=b&limit=1000")).await;
+    assert_eq!(status, 200, "{page}");
+    let events = page["chunk"].as_array().expect("a list").iter().rev();
+    events.filter_map(|event| event["content"]["body"].as_str().map(str::to_owned)).collect()
+}
+
+async fn until_bodies(user: &User, room: &str, expected: &[String]) {
+    until("all messages are there, in order", async || bodies(user, room).await == expected).await;
+}
+
+async fn until_member(user: &User, room: &str, of: &str, what: &str) {
+    until(&format!("{of} is {what}"), async || membership(user, room, of).await == what).await;
+}
+
+async fn until_same_state(one: &User, other: &User, room: &str) {
+    until("the same state", async || state(one, room).await == state(other, room).await).await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn two_servers_talk() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let mut expected = Vec::new();
+        for n in 0..20 {
+            let (from, to) = if n % 2 == 0 { (&alice, &bob) } else { (&bob, &alice) };
+            expected.push(format!("message {n}"));
+            let event_id = send(from, &room, &expected[n]).await;
+            arrives(to, &room, &event_id).await;
+        }
+        until_bodies(&bob, &room, &expected).await;
+        until_bodies(&alice, &room, &expected).await;
+        set_state(&alice, &room, "m.room.name", json!({ "name": "Ours" })).await;
+        until_same_state(&alice, &bob, &room).await;
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn a_third_server_hears_of_who_comes_and_goes() {
+    on_each_backend_together(3, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[2].user("carol").await;
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        // The first server let the third one in, and tells the second.
+        must_join_via(&carol, &room, &federation.name(0)).await;
+        until_member(&bob, &room, &carol.user_id, "join").await;
+        let event_id = send(&carol, &room, "hello").await;
+        arrives(&bob, &room, &event_id).await;
+        arrives(&alice, &room, &event_id).await;
+        // The last member of a server still hears that he was shown out, and nothing afterwards.
+        let (status, _) = alice.post(&room_path(&room, "kick"), &json!({ "user_id": carol.user_id })).await;
+        assert_eq!(status, 200);
+        until("carol is out", async || {
+            let (_, rooms) = carol.get("/_matrix/client/v3/joined_rooms").await;
+            rooms["joined_rooms"] == json!([])
+        })
+        .await;
+        let after = send(&alice, &room, "after").await;
+        arrives(&bob, &room, &after).await;
+        let known = federation.servers[2]
+            .running()
+            .doors()
+            .rooms
+            .event(room.as_str().try_into().expect("a room id"), after.as_str().try_into().expect("an event id"));
+        assert!(known.await.expect("the store answers").is_none());
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn what_is_said_while_a_server_is_away_arrives_later() {
+    on_each_backend_together(3, async |mut federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[2].user("carol").await;
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        must_join_via(&carol, &room, &federation.name(0)).await;
+        until_member(&bob, &room, &carol.user_id, "join").await;
+        federation.links[1].cut();
+        let mut expected: Vec<String> = Vec::new();
+        for n in 0..70 {
+            expected.push(format!("message {n}"));
+            let event_id = send(&alice, &room, &expected[n]).await;
+            // Who is there is not kept waiting by who is not.
+            arrives(&carol, &room, &event_id).await;
+        }
+        // Over a restart nothing is forgotten.
+        federation.restart(0).await;
+        let alice = alice.at(federation.servers[0].target().clone());
+        federation.links[1].heal();
+        federation.time.advance(3_600_000);
+        until_bodies(&bob, &room, &expected).await;
+        assert_eq!(bodies(&carol, &room).await, expected);
+        expected.push("and on".to_owned());
+        send(&alice, &room, "and on").await;
+        until_bodies(&bob, &room, &expected).await;
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn a_sign_of_life_ends_the_wait() {
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    federation.links[1].cut();
+    let waited = send(&alice, &room, "can you hear me?").await;
+    let remote = &federation.servers[0].running().doors().remote;
+    let name = hearth_matrix::ruma::ServerName::parse(federation.name(1)).expect("a server name");
+    until("the server is known to be away", async || {
+        remote.destination(&name).await.expect("the store answers").is_some_and(|there| there.failures > 0)
+    })
+    .await;
+    federation.links[1].heal();
+    // The clock stands still: only what comes from there can end it.
+    send(&bob, &room, "I am here").await;
+    arrives(&bob, &room, &waited).await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn typing_receipts_and_presence_go_out() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let said = send(&alice, &room, "read me").await;
+        arrives(&bob, &room, &said).await;
+        let (_, begin) = alice.get("/_matrix/client/v3/sync").await;
+        let path = format!("typing/{}", encoded(&bob.user_id));
+        assert_eq!(bob.put(&room_path(&room, &path), &json!({ "typing": true, "timeout": 60000 })).await.0, 200);
+        let path = format!("receipt/m.read/{}", encoded(&said));
+        assert_eq!(bob.post(&room_path(&room, &path), &json!({ "thread_id": "main" })).await.0, 200);
+        let path = format!("receipt/m.read.private/{}", encoded(&said));
+        assert_eq!(bob.post(&room_path(&room, &path), &json!({})).await.0, 200);
+        let path = format!("/_matrix/client/v3/presence/{}/status", encoded(&bob.user_id));
+        assert_eq!(bob.put(&path, &json!({ "presence": "unavailable", "status_msg": "at tea" })).await.0, 200);
+
+        let since = begin["next_batch"].as_str().expect("a token").to_owned();
+        let found = until_some("all three arrive", async || {
+            let (_, answer) = alice.get(&format!("/_matrix/client/v3/sync?since={since}")).await;
+            let ephemeral = answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array()?.clone();
+            let of =
+                |kind: &str| ephemeral.iter().find(|event| event["type"] == kind).map(|event| event["content"].clone());
+            let mut presence = answer["presence"]["events"].as_array()?.iter();
+            let shown = presence.find(|event| event["sender"] == bob.user_id.as_str())?["content"].clone();
+            Some((of("m.typing")?, of("m.receipt")?, shown))
+        })
+        .await;
+        assert_eq!(found.0, json!({ "user_ids": [bob.user_id] }));
+        let receipts = &found.1[&said];
+        assert_eq!(receipts["m.read"][&bob.user_id]["thread_id"], "main");
+        assert!(receipts.get("m.read.private").is_none());
+        assert_eq!((&found.2["presence"], &found.2["status_msg"]), (&json!("unavailable"), &json!("at tea")));
+
+        let path = format!("typing/{}", encoded(&bob.user_id));
+        assert_eq!(bob.put(&room_path(&room, &path), &json!({ "typing": false })).await.0, 200);
+        until("he types no more", async || {
+            let (_, answer) = alice.get(&format!("/_matrix/client/v3/sync?since={since}")).await;
+            let ephemeral =
+                answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array().cloned().unwrap_or_default();
+            ephemeral.iter().any(|event| event["type"] == "m.typing" && event["content"]["user_ids"] == json!([]))
+        })
+        .await;
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn what_two_servers_change_apart_is_resolved_alike() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        for version in ["6", "11", "12"] {
+            let levels = json!({ "users": { &alice.user_id: 100, &bob.user_id: 50 } });
+            let levels = if version == "12" { json!({ "users": { &bob.user_id: 50 } }) } else { levels };
+            let options = json!({
+                "preset": "public_chat", "room_version": version, "power_level_content_override": levels,
+            });
+            let room = create_room(&alice, options).await;
+            must_join_via(&bob, &room, &federation.name(0)).await;
+            federation.links.iter().for_each(|link| link.cut());
+            for n in 0..3 {
+                set_state(&alice, &room, "m.room.topic", json!({ "topic": format!("alice {n}") })).await;
+                set_state(&bob, &room, "m.room.topic", json!({ "topic": format!("bob {n}") })).await;
+            }
+            set_state(&bob, &room, "m.room.name", json!({ "name": "Bob's" })).await;
+            federation.links.iter().for_each(|link| link.heal());
+            federation.time.advance(3_600_000);
+            let (hers, his) = (send(&alice, &room, "again").await, send(&bob, &room, "here").await);
+            arrives(&bob, &room, &hers).await;
+            arrives(&alice, &room, &his).await;
+            until_same_state(&alice, &bob, &room).await;
+            assert_eq!(alice.get(&room_path(&room, "state/m.room.name/")).await.1["name"], "Bob's");
+        }
+    })
+    .await;
+}
