@@ -202,7 +202,7 @@ CREATE TABLE room_servers (
     joined BIGINT NOT NULL,  -- members there
     PRIMARY KEY (room, server, since)
 ) without_rowid();
-CREATE INDEX room_servers_by_server ON room_servers (server) WHERE until IS NULL;
+CREATE INDEX room_servers_by_server ON room_servers (server);
 
 CREATE TABLE aliases (
     alias   bytes() PRIMARY KEY,

@@ -84,15 +84,15 @@ impl Deliveries<'_, '_> {
         )
     }
 
-    /// Servers that may lack something, ours perhaps among them.
+    /// Servers that may lack something, ours perhaps among them. Looks at all there are: for the start.
     pub fn servers_with_work(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
         let servers = self.tx.query(
-            "SELECT DISTINCT s.server FROM room_servers s
-             CROSS JOIN room_tips t LEFT JOIN deliveries d ON d.server = s.server
-             WHERE t.room = s.room AND t.last_local_position > COALESCE(d.sent, 0)
-               AND t.last_local_position > s.since
-               AND (s.until IS NULL OR s.until > COALESCE(d.sent, 0))
-             UNION SELECT a.server FROM deliveries_aside a",
+            "SELECT DISTINCT at_start.server FROM room_servers at_start
+             CROSS JOIN room_tips t LEFT JOIN deliveries d ON d.server = at_start.server
+             WHERE t.room = at_start.room AND t.last_local_position > COALESCE(d.sent, 0)
+               AND t.last_local_position > at_start.since
+               AND (at_start.until IS NULL OR at_start.until > COALESCE(d.sent, 0))
+             UNION SELECT aside_at_start.server FROM deliveries_aside aside_at_start",
             &[],
             |row| Ok(StringNum(row.int(0)?)),
         )?;

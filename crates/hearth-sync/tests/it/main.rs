@@ -9,8 +9,8 @@ use hearth_matrix::ruma::{
 };
 use hearth_matrix::{Completion, Draft, Pdu, Place, SUPPORTED_VERSIONS, SigningKey, complete, rules, seal};
 use hearth_room::{
-    Answer, CreateRoom, JoinAnswer, MemberAction, MissingEvents, Neighbours, Preset, Rooms, RoomsConfig, StateAt,
-    StateIdsAt, Template, Unanswered, WantedKey,
+    Answer, CreateRoom, JoinAnswer, MemberAction, MissingEvents, Neighbours, Preset, Refusal, Rooms, RoomsConfig,
+    StateAt, StateIdsAt, Template, Unanswered, WantedKey,
 };
 use hearth_store::{DatabaseUrl, Noun, Store, StoreOptions, WallTime};
 use hearth_sync::{Filter, SyncRequest, SyncToken, Syncs};
@@ -276,7 +276,7 @@ impl Far {
 }
 
 fn refused<'a, T: Send + 'a>() -> Answer<'a, Result<T, Unanswered>> {
-    Box::pin(async { Err(Unanswered::Refused("not told".into())) })
+    Box::pin(async { Err(Unanswered::Refused(Refusal::because("not told"))) })
 }
 
 impl Neighbours for Far {
@@ -304,7 +304,7 @@ impl Neighbours for Far {
         _: &'a EventId,
     ) -> Answer<'a, Result<StateIdsAt, Unanswered>> {
         let state = self.state.lock().expect("nobody panicked").clone();
-        Box::pin(async move { state.ok_or_else(|| Unanswered::Refused("not told".into())) })
+        Box::pin(async move { state.ok_or_else(|| Unanswered::Refused(Refusal::because("not told"))) })
     }
 
     fn state<'a>(
