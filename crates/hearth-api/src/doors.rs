@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hearth_account::Accounts;
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
+use hearth_media::Media;
 use hearth_remote::Remote;
 use hearth_room::Rooms;
 use hearth_store::Store;
@@ -24,6 +25,8 @@ pub struct Doors {
     pub presence: Presence,
     /// Everything about rooms.
     pub rooms: Rooms,
+    /// Files.
+    pub media: Media,
     /// What clients see change.
     pub syncs: Syncs,
     /// Other servers.

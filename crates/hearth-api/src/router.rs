@@ -54,7 +54,8 @@ pub fn router(doors: Doors, resources: &[Resource]) -> Router {
                 tracing::error!(method = %route.method, %path, "two handlers for one endpoint; the first one stands");
                 continue;
             }
-            let class = (route.resource == Resource::Client).then(|| Class::of(&route.method, path));
+            let is_limited = matches!(route.resource, Resource::Client | Resource::Media);
+            let class = is_limited.then(|| Class::of(&route.method, path));
             let record = Arc::new(RouteRecord::new(&route.method, path, route.body_size_bytes, class));
             let handler = Erased { record, call: Arc::clone(&route.call) };
             router = router.route(path, MethodRouter::new().on(filter, handler));

@@ -22,6 +22,7 @@ counter(snapshots);
 counter(trie_nodes);
 counter(devices);
 counter(staged);
+counter(blobs);
 
 CREATE TABLE strings (num id_key(), text bytes() NOT NULL UNIQUE);
 
@@ -455,3 +456,60 @@ CREATE TABLE reports (
     PRIMARY KEY (reporter, num)
 ) without_rowid();
 CREATE INDEX reports_by_time ON reports (ts);
+
+-- ---------------------------------------------------------------- media
+
+-- Bytes of files, kept once however often they are uploaded: small ones in `blob_data`, the others in the media storage.
+CREATE TABLE blobs (
+    num    id_key(),
+    sha256 bytes() NOT NULL UNIQUE,
+    size   BIGINT NOT NULL,
+    state  BIGINT NOT NULL  -- 0 somebody is storing it, 1 stored, 2 stored in `blob_data`, 3 being deleted
+);
+
+CREATE TABLE blob_data (num id_key(), data bytes() NOT NULL);
+
+-- Blobs that may have lost their last use, or do not have their first one yet, since when: looked at by the collector.
+CREATE TABLE blobs_loose (num id_key(), since_ts BIGINT NOT NULL);
+CREATE INDEX blobs_loose_since ON blobs_loose (since_ts);
+
+-- What an `mxc://` URI stands for.
+CREATE TABLE media (
+    origin         BIGINT NOT NULL,  -- server
+    media_id       bytes() NOT NULL,
+    blob           BIGINT,           -- none: not uploaded yet
+    size           BIGINT NOT NULL,  -- of the blob
+    content_type   bytes() NOT NULL,
+    file_name      bytes(),
+    uploader       BIGINT,           -- of what is ours
+    created_ts     BIGINT NOT NULL,
+    accessed_ts    BIGINT NOT NULL,
+    expires_ts     BIGINT,           -- of what is not uploaded yet: until when it can be
+    quarantined_ts BIGINT,
+    frozen         BIGINT NOT NULL,  -- 1: needs an access token
+    PRIMARY KEY (origin, media_id)
+) without_rowid();
+CREATE INDEX media_of_blob ON media (blob) WHERE blob IS NOT NULL;
+CREATE INDEX media_of_uploader ON media (uploader, created_ts) WHERE uploader IS NOT NULL;
+CREATE INDEX media_awaited ON media (uploader, expires_ts) WHERE expires_ts IS NOT NULL;
+CREATE INDEX media_overdue ON media (expires_ts) WHERE expires_ts IS NOT NULL;
+CREATE INDEX media_of_others ON media (accessed_ts, size) WHERE uploader IS NULL;
+CREATE INDEX media_of_ours ON media (accessed_ts) WHERE uploader IS NOT NULL;
+
+-- How much each user has uploaded.
+CREATE TABLE media_usage (usr id_key(), files BIGINT NOT NULL, bytes BIGINT NOT NULL);
+
+CREATE TABLE thumbnails (
+    blob         BIGINT NOT NULL,  -- of the picture
+    width        BIGINT NOT NULL,
+    height       BIGINT NOT NULL,
+    crop         BIGINT NOT NULL,
+    animated     BIGINT NOT NULL,
+    thumbnail    BIGINT NOT NULL,  -- blob
+    content_type TEXT NOT NULL,
+    PRIMARY KEY (blob, width, height, crop, animated)
+) without_rowid();
+CREATE INDEX thumbnails_of ON thumbnails (thumbnail);
+
+-- SHA-256 of files that are not wanted here.
+CREATE TABLE blocked_files (sha256 bytes() PRIMARY KEY, blocked_ts BIGINT NOT NULL);

@@ -12,11 +12,20 @@ pub(crate) enum Counter {
     TrieNodes,
     Devices,
     Staged,
+    Blobs,
 }
 
 impl Counter {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Strings, Self::Rooms, Self::Events, Self::Snapshots, Self::TrieNodes, Self::Devices, Self::Staged];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Strings,
+        Self::Rooms,
+        Self::Events,
+        Self::Snapshots,
+        Self::TrieNodes,
+        Self::Devices,
+        Self::Staged,
+        Self::Blobs,
+    ];
 
     /// Name in the schema.
     pub(crate) fn name(self) -> &'static str {
@@ -28,6 +37,7 @@ impl Counter {
             Self::TrieNodes => "trie_nodes",
             Self::Devices => "devices",
             Self::Staged => "staged",
+            Self::Blobs => "blobs",
         }
     }
 }

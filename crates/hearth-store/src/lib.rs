@@ -30,7 +30,7 @@ mod wall_time;
 
 pub use change::{Announced, Change, FeedDecision, FeedEvent, FeedReceipt, Publication};
 pub use nouns::*;
-pub use numbers::{DeviceNum, EventNum, Position, RoomNum, SnapshotNum, StringNum, UserNum};
+pub use numbers::{BlobNum, DeviceNum, EventNum, Position, RoomNum, SnapshotNum, StringNum, UserNum};
 pub use store::{DatabaseUrl, Noun, Store, StoreOptions};
 pub use tx::Tx;
 pub use value::{OwnedValue, Row, Value};

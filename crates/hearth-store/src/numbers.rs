@@ -29,6 +29,10 @@ number!(
     DeviceNum
 );
 number!(
+    /// The bytes of a file (`blobs.num`).
+    BlobNum
+);
+number!(
     /// A place on the clock: the totally ordered stream of everything that clients can see change.
     Position
 );

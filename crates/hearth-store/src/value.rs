@@ -96,6 +96,7 @@ value_from! {
     crate::StringNum => |v| Value::Int(v.0),
     crate::SnapshotNum => |v| Value::Int(v.0),
     crate::DeviceNum => |v| Value::Int(v.0),
+    crate::BlobNum => |v| Value::Int(v.0),
     crate::Position => |v| Value::Int(v.0),
 }
 

@@ -107,6 +107,12 @@ impl TestServer {
         self.running = Some(running);
     }
 
+    /// The same with other settings.
+    pub async fn restart_with(&mut self, adjust: impl Fn(&mut Settings)) {
+        adjust(&mut self.settings);
+        self.restart().await;
+    }
+
     /// A request of nobody.
     pub fn request(&self, method: &str, path: &str) -> Request {
         Request::new(&self.target, method, path)

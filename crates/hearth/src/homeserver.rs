@@ -7,6 +7,7 @@ use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOption
 use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger, Transactions};
 use hearth_delivery::Delivery;
 use hearth_matrix::SigningKey;
+use hearth_media::{Media, MediaConfig, OpenError, Quota, StorageConfig};
 use hearth_remote::{
     AddressFilter, HttpClient, Notary, Patience, Remote, RemoteConfig, ServerRules, SystemNames, TlsRoots,
 };
@@ -19,7 +20,7 @@ use hearth_user::presence::Presence;
 use crate::data_dir::{DataDir, DataDirError, admin_socket};
 use crate::neighbours::OverHttp;
 use crate::residence::InRooms;
-use crate::settings::Settings;
+use crate::settings::{MediaStorage, Settings};
 use crate::telemetry::Metrics;
 
 /// A server that is whole but doesn't listen: what the command line uses when no server runs.
@@ -61,6 +62,9 @@ pub enum StartError {
     /// What is needed to talk with others.
     #[error("talking with other servers: {0}")]
     Remote(String),
+    /// Where files are kept.
+    #[error(transparent)]
+    Media(#[from] OpenError),
     /// The database is another server's.
     #[error("the database {database} is that of {owner}; `server_name` can't become {server_name}")]
     OtherServer {
@@ -101,6 +105,7 @@ impl Homeserver {
             store.clone(),
             time.clone(),
         );
+        let media = Media::open(media_config(settings), store.clone(), time.clone()).await?;
         let residence = Arc::new(InRooms(rooms.clone()));
         let presence = Presence::new(settings.presence.enabled, store.clone(), time.clone());
         let syncs = Syncs::new(
@@ -120,6 +125,7 @@ impl Homeserver {
             users: Users::new(store.clone()),
             presence,
             rooms,
+            media,
             syncs,
             remote,
             views: Views::new(store.clone(), time.clone()),
@@ -174,6 +180,7 @@ impl Homeserver {
         if let Err(error) = doors.rooms.connect(Arc::new(OverHttp(doors.remote.clone()))).await {
             tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
         }
+        upkeep.spawn(doors.media.clone().keep_house());
         let rooms = doors.rooms.clone();
         upkeep.spawn(async move {
             if let Err(error) = rooms.show_profiles().await {
@@ -206,6 +213,9 @@ impl Running {
         self.upkeep.shutdown().await;
         if let Err(error) = self.doors.accounts.write_last_seen().await {
             tracing::warn!(%error, "where devices were last seen is not written down");
+        }
+        if let Err(error) = self.doors.media.write_accesses().await {
+            tracing::warn!(%error, "when media was last looked at is not written down");
         }
         self.doors.store.close().await;
         // Last: the next server may start now.
@@ -307,6 +317,21 @@ fn door_options(settings: &Settings) -> DoorOptions {
     }
 }
 
+fn media_config(settings: &Settings) -> MediaConfig {
+    let media = &settings.media;
+    let storage = match &media.storage {
+        None => StorageConfig::Disk(settings.data_dir.join("media")),
+        Some(MediaStorage::Directory(path)) => StorageConfig::Disk(path.clone()),
+    };
+    MediaConfig {
+        max_upload_bytes: media.max_upload_size.bytes(),
+        quota: Quota { files: media.user_quota_files.map(u64::from), bytes: media.user_quota.map(|size| size.bytes()) },
+        is_frozen: !media.unauthenticated_legacy,
+        has_siblings: matches!(settings.database().url(), DatabaseUrl::Postgres(_)),
+        ..MediaConfig::new(settings.server_name.clone(), storage)
+    }
+}
+
 fn limits(settings: &Settings, time: WallTime) -> Limits {
     let limits = &settings.rate_limits;
     if !limits.enabled {
@@ -321,6 +346,8 @@ fn limits(settings: &Settings, time: WallTime) -> Limits {
         sends: limits.sends,
         joins: limits.joins,
         invites: limits.invites,
+        uploads: limits.uploads,
+        downloads: limits.downloads,
         requests: limits.requests,
     };
     Limits::new(options, time)

@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod admin;
 pub(crate) mod discovery;
 mod errors;
+pub(crate) mod media;
 pub(crate) mod rooms;
 pub(crate) mod sync;
 pub(crate) mod users;
@@ -14,8 +15,16 @@ use crate::route::Route;
 
 /// The routes of all chapters.
 pub(crate) fn routes() -> Vec<Route> {
-    [account::routes(), admin::routes(), discovery::routes(), rooms::routes(), sync::routes(), users::routes()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        account::routes(),
+        admin::routes(),
+        discovery::routes(),
+        media::routes(),
+        rooms::routes(),
+        sync::routes(),
+        users::routes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -9,7 +9,7 @@ use crate::limits::is_same;
 use crate::threshold::Record;
 
 /// Method and path behind the API's version, with the names of parameters left out.
-const ALLOWED: [(Method, &str); 24] = [
+const ALLOWED: [(Method, &str); 27] = [
     (Method::GET, "rooms/{}/state"),
     (Method::GET, "rooms/{}/context/{}"),
     (Method::GET, "rooms/{}/event/{}"),
@@ -20,6 +20,9 @@ const ALLOWED: [(Method, &str); 24] = [
     (Method::GET, "rooms/{}/initialSync"),
     (Method::GET, "sync"),
     (Method::GET, "events"),
+    (Method::GET, "media/download/{}/{}"),
+    (Method::GET, "media/download/{}/{}/{}"),
+    (Method::GET, "media/thumbnail/{}/{}"),
     (Method::POST, "rooms/{}/join"),
     (Method::POST, "join/{}"),
     (Method::POST, "rooms/{}/leave"),

@@ -15,12 +15,16 @@ pub(crate) enum Class {
     Join,
     /// Invites a user.
     Invite,
+    /// Uploads a file, or reserves a place for one.
+    Upload,
+    /// Downloads a file or a thumbnail.
+    Download,
     /// All the rest.
     Other,
 }
 
 /// Method, path behind the API's version with the names of parameters left out, and class.
-const CLASSES: [(Method, &str, Class); 13] = [
+const CLASSES: [(Method, &str, Class); 15] = [
     (Method::POST, "login", Class::Login),
     (Method::POST, "auth/{}/fallback/web", Class::Login),
     (Method::POST, "register", Class::Registration),
@@ -34,11 +38,17 @@ const CLASSES: [(Method, &str, Class); 13] = [
     (Method::POST, "knock/{}", Class::Join),
     (Method::POST, "rooms/{}/upgrade", Class::Join),
     (Method::POST, "rooms/{}/invite", Class::Invite),
+    (Method::GET, "media/download/{}/{}", Class::Download),
+    (Method::GET, "media/download/{}/{}/{}", Class::Download),
 ];
 
 impl Class {
     /// The class of a route of the client API.
     pub(crate) fn of(method: &Method, path: &str) -> Self {
+        // On the old paths of media, only what takes an access token is counted by user.
+        if path.starts_with("/_matrix/media/") && *method != Method::GET {
+            return Self::Upload;
+        }
         let of_any_version = path.strip_prefix("/_matrix/client/").and_then(|path| path.split_once('/'));
         let Some((_, path)) = of_any_version else { return Self::Other };
         let found = CLASSES.iter().find(|(of, pattern, _)| of == method && is_same(path, pattern));
@@ -72,12 +82,16 @@ mod tests {
         for (method, pattern, class) in &CLASSES {
             let found = routes.iter().any(|route| {
                 route.method == method.as_str()
-                    && route.path.strip_prefix("/_matrix/client/v3/").is_some_and(|path| is_same(path, pattern))
+                    && ["/_matrix/client/v3/", "/_matrix/client/v1/"]
+                        .iter()
+                        .any(|version| route.path.strip_prefix(version).is_some_and(|path| is_same(path, pattern)))
             });
             // Upgrades are not there yet, but must not be forgotten then.
             assert!(found || *pattern == "rooms/{}/upgrade", "{method} {pattern}");
             assert_eq!(Class::of(method, &format!("/_matrix/client/r0/{pattern}")), *class);
         }
+        assert_eq!(Class::of(&Method::POST, "/_matrix/media/v3/upload"), Class::Upload);
+        assert_eq!(Class::of(&Method::GET, "/_matrix/media/v3/config"), Class::Other);
         assert_eq!(Class::of(&Method::GET, "/_matrix/client/v3/sync"), Class::Other);
         assert_eq!(Class::of(&Method::GET, "/_matrix/client/v3/login"), Class::Other);
     }

@@ -51,6 +51,10 @@ pub struct LimitOptions {
     pub joins: Rate,
     /// Users that a user invites.
     pub invites: Rate,
+    /// Files that a user uploads, or reserves places for.
+    pub uploads: Rate,
+    /// Files and thumbnails that a user downloads.
+    pub downloads: Rate,
     /// All other requests of a user.
     pub requests: Rate,
 }
@@ -66,6 +70,8 @@ impl Default for LimitOptions {
             sends: Rate::new(500, 1_200),
             joins: Rate::new(200, 120),
             invites: Rate::new(500, 300),
+            uploads: Rate::new(500, 600),
+            downloads: Rate::new(5_000, 6_000),
             requests: Rate::new(5_000, 6_000),
         }
     }
@@ -116,6 +122,8 @@ impl Limits {
             Class::Send => Kind::Sends,
             Class::Join => Kind::Joins,
             Class::Invite => Kind::Invites,
+            Class::Upload => Kind::Uploads,
+            Class::Download => Kind::Downloads,
             Class::Other => Kind::Requests,
         };
         inner.take(kind, Of::User(user.0), 1)
@@ -179,6 +187,8 @@ enum Kind {
     Sends,
     Joins,
     Invites,
+    Uploads,
+    Downloads,
     Requests,
 }
 
@@ -193,6 +203,8 @@ impl Kind {
             Self::Sends => options.sends,
             Self::Joins => options.joins,
             Self::Invites => options.invites,
+            Self::Uploads => options.uploads,
+            Self::Downloads => options.downloads,
             Self::Requests => options.requests,
         }
     }
@@ -207,6 +219,8 @@ impl Kind {
             Self::Sends => "sends",
             Self::Joins => "joins",
             Self::Invites => "invites",
+            Self::Uploads => "uploads",
+            Self::Downloads => "downloads",
             Self::Requests => "requests",
         }
     }

@@ -3,11 +3,13 @@
 mod account_data;
 mod accounts;
 mod deliveries;
+mod blobs;
 mod destinations;
 mod events;
 mod filters;
 mod graph;
 mod identity;
+mod media;
 mod members;
 mod notifications;
 mod presence;
@@ -26,9 +28,11 @@ pub use accounts::{
     TokenHash, UserKind,
 };
 pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay};
+pub use blobs::{Blob, BlobClaim, Blobs, Collected, Thumbnail, ThumbnailKind};
 pub use destinations::{Destination, Destinations};
 pub use events::{DecidedMember, EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use graph::KeptEvent;
+pub use media::{Media, MediaFile, MediaPage, MediaPlace, MediaTable, NewMedia, Usage};
 pub use members::{Members, Membership, MembershipRow, TakenMember};
 pub use notifications::{EventPush, Notification, Notifications, ReadUpto, RoomNote, Told, UnreadRow};
 pub use receipts::{Receipt, Receipts};

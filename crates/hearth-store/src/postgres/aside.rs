@@ -80,5 +80,6 @@ fn next_block(counter: Counter) -> &'static str {
         Counter::TrieNodes => "SELECT nextval('trie_nodes_numbers')",
         Counter::Devices => "SELECT nextval('devices_numbers')",
         Counter::Staged => "SELECT nextval('staged_numbers')",
+        Counter::Blobs => "SELECT nextval('blobs_numbers')",
     }
 }

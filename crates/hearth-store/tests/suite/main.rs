@@ -6,5 +6,6 @@ mod closures;
 mod concurrency;
 mod crash;
 mod harness;
+mod media;
 mod servers;
 mod statements;

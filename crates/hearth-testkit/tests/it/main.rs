@@ -11,6 +11,7 @@ mod federation;
 mod guests;
 mod limits;
 mod listeners;
+mod media;
 mod moderation;
 mod operations;
 mod profiles;

@@ -9,7 +9,10 @@ use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
 use ipnet::IpNet;
 
 use super::load::{Key, Kind, Reader, Setting};
-use super::values::{Database, LogFormat, LogLevel, PublicUrl, Secret, Terms, address_ranges, default_server_name};
+use super::values::{
+    ByteSize, Database, LogFormat, LogLevel, MediaStorage, PublicUrl, Secret, Terms, address_ranges,
+    default_server_name,
+};
 
 /// Makes a section's struct, its defaults, and what reader and reference need, from one list.
 macro_rules! section {
@@ -211,6 +214,10 @@ section! {
         joins: Rate = LimitOptions::default().joins,
         /// Users that a user invites.
         invites: Rate = LimitOptions::default().invites,
+        /// Files that a user uploads, or reserves places for.
+        uploads: Rate = LimitOptions::default().uploads,
+        /// Files and thumbnails that a user downloads.
+        downloads: Rate = LimitOptions::default().downloads,
         /// All other requests of a user.
         requests: Rate = LimitOptions::default().requests,
     }
@@ -225,11 +232,17 @@ section! {
 }
 
 section! {
-    /// Images and other files. Not built yet: its keys are taken, and change nothing.
+    /// Images and other files.
     Media {
-        /// Where they are kept; without it, `media` in `data_dir`.
-        path: Option<PathBuf> = None,
-        /// Serve all media also on the old paths that need no access token.
+        /// Where files are kept that are too large for the database; without it, in the directory `media` in `data_dir`.
+        storage: Option<MediaStorage> = None,
+        /// Largest file that can be uploaded.
+        max_upload_size: ByteSize = ByteSize::mib(100),
+        /// How much a user may upload in all; without it, there is no limit.
+        user_quota: Option<ByteSize> = None,
+        /// How many files a user may upload; without it, there is no limit.
+        user_quota_files: Option<u32> = None,
+        /// Serve all media also on the old paths that need no access token. What is uploaded while this is on stays there when it is turned off.
         unauthenticated_legacy: bool = false,
     }
 }

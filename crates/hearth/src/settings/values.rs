@@ -97,6 +97,60 @@ impl FromStr for PublicUrl {
     }
 }
 
+/// Where files are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MediaStorage {
+    /// In a directory.
+    Directory(PathBuf),
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    /// The bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// So many bytes.
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// So many MiB.
+    pub const fn mib(count: u64) -> Self {
+        Self(count * 1024 * 1024)
+    }
+}
+
+/// Units of sizes, the largest first.
+const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+impl FromStr for ByteSize {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (digits, shift) = UNITS
+            .iter()
+            .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?.trim_end(), *shift)))
+            .unwrap_or((text, 0));
+        let count: u64 = digits.parse().map_err(|_| ())?;
+        let bytes = count.checked_mul(1 << shift).filter(|bytes| (1..1 << 50).contains(bytes));
+        bytes.map(Self).ok_or(())
+    }
+}
+
+impl Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNITS.iter().find(|(_, shift)| self.0.is_multiple_of(1 << shift)) {
+            Some((unit, shift)) => write!(f, "{} {unit}", self.0 >> shift),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
 /// How much is logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLevel(String);
@@ -246,6 +300,37 @@ impl Setting for u16 {
     }
 }
 
+impl Setting for u32 {
+    fn kind() -> Kind {
+        Kind::value("a number from 1 to 4294967295")
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let read = value.as_integer().and_then(|number| Self::try_from(number).ok()).filter(|number| *number > 0);
+        reader.expect(read, value, &Self::kind())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Setting for ByteSize {
+    fn kind() -> Kind {
+        Kind::value("a number of bytes, or a string such as `\"50 MiB\"`")
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = value.as_integer().map(|number| number.to_string()).or_else(|| value.as_str().map(str::to_owned));
+        let read = text.and_then(|text| text.parse().ok());
+        reader.expect(read, value, &Self::kind())
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(self))
+    }
+}
+
 impl Setting for Rate {
     fn kind() -> Kind {
         Kind::value("a table `{ burst = …, per_minute = … }` of two numbers from 1 to 4294967295")
@@ -322,6 +407,18 @@ text!(
         }
     },
     |this| Some(quoted(this))
+);
+
+text!(
+    MediaStorage,
+    "`file:PATH`",
+    |text, reader| {
+        let path = text.strip_prefix("file:").filter(|path| !path.is_empty())?;
+        Some(Self::Directory(reader.base().join(path)))
+    },
+    |this| match this {
+        Self::Directory(path) => Some(quoted(format!("file:{}", path.display()))),
+    }
 );
 
 text!(

@@ -64,7 +64,10 @@ files = ["bridge.yaml"]
 "example.com" = {}
 
 [media]
-path = "media"
+storage = "file:media"
+max_upload_size = "50 MiB"
+user_quota = 1000000000
+user_quota_files = 1000
 unauthenticated_legacy = true
 
 [email]
@@ -115,7 +118,7 @@ fn what_is_wrong_is_named_with_file_key_and_what_is_allowed() {
 
 #[test]
 fn everything_wrong_is_said_at_once() {
-    let reason = check("nonsense = 1\n[presence]\nenabled = 2\n[media]\npath = 3").unwrap_err();
+    let reason = check("nonsense = 1\n[presence]\nenabled = 2\n[media]\nstorage = 3").unwrap_err();
     assert_eq!(reason.lines().count(), 3, "{reason}");
 }
 

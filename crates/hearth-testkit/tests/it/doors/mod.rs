@@ -34,6 +34,7 @@ struct House {
     banned: User,
     room: String,
     event: String,
+    media: String,
 }
 
 impl House {
@@ -55,12 +56,15 @@ impl House {
         let text = json!({ "msgtype": "m.text", "body": "x" });
         let (_, sent) = alice.put(&path("send/m.room.message/first"), &text).await;
         let event = sent["event_id"].as_str().expect("an event id").to_owned();
-        Self { server, alice, outsider, banned, room, event }
+        let file = alice.request("POST", "/_matrix/media/v3/upload").header("content-type", "image/png");
+        let uploaded = file.body(&b"no picture"[..]).send().await.json();
+        let media = uploaded["content_uri"].as_str().and_then(|uri| uri.rsplit('/').next()).expect("a URI").to_owned();
+        Self { server, alice, outsider, banned, room, event, media }
     }
 
     /// A path or a body with all names filled in, as the user would.
     fn filled(&self, text: &str, user: &User) -> String {
-        let names: [(&str, &str); 21] = [
+        let names: [(&str, &str); 24] = [
             ("{roomId}", &self.room),
             ("{room}", &self.room),
             ("{roomIdOrAlias}", &self.room),
@@ -82,6 +86,9 @@ impl House {
             ("{tag}", "u.work"),
             ("{keyName}", "displayname"),
             ("{field}", "displayname"),
+            ("{serverName}", "hearth.test"),
+            ("{mediaId}", &self.media),
+            ("{fileName}", "name.png"),
         ];
         names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }

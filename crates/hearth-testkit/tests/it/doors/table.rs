@@ -114,6 +114,7 @@ pub fn rows() -> Vec<Row> {
         membership(),
         reading(),
         sending(),
+        media(),
     ]
     .into_iter()
     .flatten()
@@ -554,4 +555,38 @@ fn sending() -> Vec<Row> {
             .no_body(r#"{"typing": true, "timeout": "soon"}"#, BAD_JSON)
             .no_path("/_matrix/client/v3/rooms/{roomId}/typing/{other}", FORBIDDEN),
     ]
+}
+
+/// Those of old are at three versions, of which the oldest is one with the newest here.
+fn media() -> Vec<Row> {
+    let mut rows = vec![user("GET", "/_matrix/client/v1/media/config")];
+    for (method, path) in [
+        ("GET", "/_matrix/client/v1/media/download/{serverName}/{mediaId}"),
+        ("GET", "/_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}"),
+    ] {
+        rows.push(
+            user(method, path)
+                .no_path("/_matrix/client/v1/media/download/no%20server/{mediaId}", INVALID_PARAM)
+                .no_path("/_matrix/client/v1/media/download/{serverName}/..%2F..%2Fetc", NOT_FOUND)
+                .no_query("timeout_ms=-1", INVALID_PARAM)
+                .no_query("timeout_ms=soon", INVALID_PARAM),
+        );
+    }
+    let old = [
+        ["config", "upload", "create", "upload/{serverName}/{mediaId}"],
+        ["download/{serverName}/{mediaId}", "download/{serverName}/{mediaId}/{fileName}", "", ""],
+    ];
+    for version in ["v1", "v3"] {
+        // Rows live as long as the test.
+        let at = |rest: &str| -> &'static str { format!("/_matrix/media/{version}/{rest}").leak() };
+        let [[config, upload, create, upload_to], [download, download_as, ..]] = old.map(|paths| paths.map(at));
+        rows.push(user("GET", config));
+        rows.push(user("POST", upload));
+        rows.push(user("POST", create));
+        rows.push(user("PUT", upload_to).no_path(at("upload/other.test/{mediaId}"), NOT_FOUND));
+        for path in [download, download_as] {
+            rows.push(public("GET", path).no_query("allow_remote=maybe", INVALID_PARAM));
+        }
+    }
+    rows
 }

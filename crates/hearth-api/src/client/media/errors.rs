@@ -1,0 +1,55 @@
+//! What the refusals of the media repository are in the spec's codes.
+
+use hearth_media::{CreateError, GetError, UploadError};
+use http::StatusCode;
+
+use crate::ApiError;
+
+/// So long a user with too many reserved places is asked to wait.
+const RESERVE_AGAIN_MS: u64 = 60_000;
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::TooLarge(_) => Self::too_large(error.to_string()),
+            UploadError::QuotaReached => Self::user_limit_exceeded("You have uploaded as much as you may"),
+            UploadError::Unwanted => Self::forbidden("This file can't be uploaded here"),
+            UploadError::Invalid(reason) => Self::invalid_param(reason),
+            UploadError::Interrupted(_) => Self::bad_request("M_UNKNOWN", "The body ended early"),
+            UploadError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long"),
+            UploadError::NotFound => Self::not_found("No upload is awaited there, or not any more"),
+            UploadError::Forbidden => Self::forbidden("Somebody else is to upload there"),
+            UploadError::AlreadyUploaded => {
+                Self::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", "Something was uploaded there already")
+            }
+            UploadError::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<CreateError> for ApiError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::TooMany(_) => Self::limit_exceeded(RESERVE_AGAIN_MS),
+            CreateError::QuotaReached => Self::user_limit_exceeded("You have uploaded as much as you may"),
+            CreateError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<GetError> for ApiError {
+    fn from(error: GetError) -> Self {
+        match error {
+            GetError::NotFound => Self::not_found("There is no such media"),
+            GetError::NotYetUploaded => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", "The media has not been uploaded yet")
+            }
+            GetError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+/// Bytes that must be there and can't be read.
+pub(crate) fn storage_failed(error: std::io::Error) -> ApiError {
+    ApiError::internal(format_args!("the media storage: {error}"))
+}

@@ -1,0 +1,28 @@
+//! Media: files that users upload, what others have uploaded elsewhere, thumbnails of pictures.
+//!
+//! What an `mxc://` URI stands for is a row of the store; its bytes are a blob, found by their hash, so that the same bytes
+//! are kept once. Small blobs are in the database, the others in the media storage (`storage`). Everything streams: a
+//! transfer holds a few hundred KiB in memory, however large the file.
+//!
+//! Rooms, users and HTTP are not known here. Time is handed in.
+//! Spec: client-server API, "Content repository"; server-server API, "Content Repository".
+
+mod accesses;
+mod awaited;
+mod config;
+mod content;
+mod download;
+mod housekeeping;
+mod keep;
+mod media;
+mod media_id;
+mod receive;
+mod storage;
+mod upload;
+
+pub use config::{MediaConfig, Quota, StorageConfig};
+pub use content::{Content, ContentError};
+pub use download::{File, GetError, Wanted};
+pub use media::{Media, OpenError};
+pub use media_id::is_media_id;
+pub use upload::{CreateError, Created, Description, UploadError, Uploader};

@@ -1,0 +1,108 @@
+//! The handle of the media repository, and its parts.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hearth_store::{BlobNum, Store, WallTime};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::accesses::Accesses;
+use crate::awaited::Awaited;
+use crate::storage::{self, Storage};
+use crate::{MediaConfig, StorageConfig};
+
+/// So many bytes of small blobs stay in memory.
+const MEMORY: u64 = 16 * 1024 * 1024;
+const ABOUT: usize = 1024;
+
+/// The media repository. Cheap to clone.
+#[derive(Clone)]
+pub struct Media(Arc<Inner>);
+
+struct Inner {
+    config: MediaConfig,
+    store: Store,
+    time: WallTime,
+    storage: Storage,
+    memory: Arc<Memory>,
+    awaited: Awaited,
+    accesses: Accesses,
+}
+
+/// Small blobs that were read lately. What a number stands for never changes.
+pub(crate) type Memory = Cache<BlobNum, Bytes, BySize>;
+
+#[derive(Clone)]
+pub(crate) struct BySize;
+
+impl Weighter<BlobNum, Bytes> for BySize {
+    fn weight(&self, _: &BlobNum, bytes: &Bytes) -> u64 {
+        bytes.len() as u64 + 64
+    }
+}
+
+/// Why the media storage can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the media storage {place}: {cause}")]
+pub struct OpenError {
+    /// Where it is.
+    pub place: String,
+    /// What is wrong.
+    pub cause: io::Error,
+}
+
+impl Media {
+    /// Opens the media storage.
+    pub async fn open(config: MediaConfig, store: Store, time: WallTime) -> Result<Self, OpenError> {
+        let failed = |cause| OpenError { place: storage::place(&config.storage), cause };
+        let storage = Storage::open(&config.storage).await.map_err(failed)?;
+        let memory = Arc::new(Cache::with_weighter(ABOUT, MEMORY, BySize));
+        let (awaited, accesses) = (Awaited::default(), Accesses::default());
+        Ok(Self(Arc::new(Inner { config, store, time, storage, memory, awaited, accesses })))
+    }
+
+    /// What it was told.
+    pub fn config(&self) -> &MediaConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        self.0.time.now_ms()
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.0.storage
+    }
+
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.0.memory
+    }
+
+    pub(crate) fn awaited(&self) -> &Awaited {
+        &self.0.awaited
+    }
+
+    pub(crate) fn accesses(&self) -> &Accesses {
+        &self.0.accesses
+    }
+
+    /// Whether a server is ours.
+    pub(crate) fn is_ours(&self, server: &str) -> bool {
+        self.0.config.server_name == server
+    }
+}
+
+impl StorageConfig {
+    /// The directory, if it is one.
+    pub fn directory(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Disk(directory) => Some(directory),
+        }
+    }
+}

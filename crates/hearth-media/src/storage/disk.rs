@@ -1,0 +1,184 @@
+//! Blobs in a directory: `blobs/ab/cd/abcd…`, named by their SHA-256 in hexadecimal digits.
+//!
+//! A blob is written to `incoming` first, and gets its name when it is whole and on the disk. So whatever happens, under a
+//! blob's name are all its bytes or nothing. What a crash leaves in `incoming` is deleted at a start, when it is old.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+
+use crate::content::{Content, ContentError};
+use crate::media_id::new_media_id;
+
+/// So much is read at once.
+const PIECE: u64 = 128 * 1024;
+/// What nobody has written to for so long is left over.
+const LEFT_OVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A directory of blobs.
+pub(crate) struct Disk {
+    root: Arc<Path>,
+}
+
+/// A file that is being written. Deleted if it is not kept.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl Disk {
+    pub(crate) async fn open(root: &Path) -> io::Result<Self> {
+        let root: Arc<Path> = root.into();
+        let directory = root.clone();
+        aside(move || {
+            for below in ["blobs", "incoming"] {
+                make_directory(&directory.join(below))?;
+            }
+            sync_directory(&directory)?;
+            for entry in fs::read_dir(directory.join("incoming"))? {
+                let entry = entry?;
+                let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > LEFT_OVER);
+                if entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(is_old) {
+                    // Somebody else may have been faster.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(Self { root })
+    }
+
+    pub(crate) async fn receive(&self) -> io::Result<Incoming> {
+        let path = self.root.join("incoming").join(new_media_id());
+        aside(move || {
+            let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(&path)?;
+            Ok(Incoming { file: Some(file), path })
+        })
+        .await
+    }
+
+    pub(crate) async fn keep(&self, mut incoming: Incoming, sha256: &[u8; 32]) -> io::Result<()> {
+        let root = self.root.clone();
+        let (outer, name) = (self.directory_of(sha256), hexadecimal(sha256));
+        aside(move || {
+            let path = outer.join(name);
+            if path.exists() {
+                return Ok(());
+            }
+            if let Some(file) = incoming.file.take() {
+                file.sync_all()?;
+            }
+            if make_directory(&outer)? {
+                let middle = outer.parent().unwrap_or(&root);
+                sync_directory(middle)?;
+                sync_directory(&root.join("blobs"))?;
+            }
+            fs::rename(&incoming.path, &path)?;
+            sync_directory(&outer)
+        })
+        .await
+    }
+
+    pub(crate) async fn read(&self, sha256: &[u8; 32], range: Range<u64>) -> io::Result<Content> {
+        let path = self.directory_of(sha256).join(hexadecimal(sha256));
+        let Range { start, end } = range;
+        let (file, first) = aside(move || {
+            let file = Arc::new(File::open(path)?);
+            let first = piece(&file, start, end)?;
+            Ok((file, first))
+        })
+        .await?;
+        let at = start + first.len() as u64;
+        let rest = stream::try_unfold((file, at), move |(file, at)| async move {
+            if at >= end {
+                return Ok(None);
+            }
+            let reading = file.clone();
+            let read =
+                aside(move || piece(&reading, at, end)).await.map_err(|error| ContentError(error.to_string()))?;
+            let next = at + read.len() as u64;
+            Ok(Some((read, (file, next))))
+        });
+        Ok(stream::iter((!first.is_empty()).then_some(Ok(first))).chain(rest).boxed())
+    }
+
+    pub(crate) async fn delete(&self, sha256: &[u8; 32]) -> io::Result<()> {
+        let path = self.directory_of(sha256).join(hexadecimal(sha256));
+        aside(move || match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    fn directory_of(&self, sha256: &[u8; 32]) -> PathBuf {
+        let name = hexadecimal(sha256);
+        // Hexadecimal digits: every byte is a character.
+        self.root.join("blobs").join(&name[..2]).join(&name[2..4])
+    }
+}
+
+impl Incoming {
+    /// Writes what comes next.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) => file.write_all(bytes),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // It has its name by now, or is not wanted.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Bytes from a place on: at least one, if the range has any left.
+fn piece(file: &File, at: u64, end: u64) -> io::Result<Bytes> {
+    let wanted = end.saturating_sub(at).min(PIECE);
+    let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
+    if bytes.is_empty() {
+        return Ok(Bytes::new());
+    }
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(bytes.into())
+}
+
+/// Makes a directory and those above it; whether it was not there.
+fn make_directory(path: &Path) -> io::Result<bool> {
+    if path.is_dir() {
+        return Ok(false);
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    Ok(true)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// A hash as it is written.
+pub(crate) fn hexadecimal(sha256: &[u8; 32]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = sha256.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// Runs what waits for the disk on a thread that may wait.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::Error::other("the work was given up")),
+    }
+}

@@ -1,0 +1,61 @@
+//! The media storage: bytes by their hash, without transactions.
+//!
+//! Bytes come to a local file first, in any case: only then their hash is known. Who may delete what is the store's business.
+
+mod disk;
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::{Content, StorageConfig};
+pub(crate) use disk::{Disk, Incoming, aside, hexadecimal};
+
+/// A place for blobs.
+pub(crate) enum Storage {
+    Disk(Disk),
+}
+
+impl Storage {
+    /// Makes it ready.
+    pub(crate) async fn open(config: &StorageConfig) -> io::Result<Self> {
+        match config {
+            StorageConfig::Disk(directory) => Disk::open(directory).await.map(Self::Disk),
+        }
+    }
+
+    /// A file for bytes that come.
+    pub(crate) async fn receive(&self) -> io::Result<Incoming> {
+        match self {
+            Self::Disk(disk) => disk.receive().await,
+        }
+    }
+
+    /// Keeps what has come; durable when it returns. What is there already is left there.
+    pub(crate) async fn keep(&self, incoming: Incoming, sha256: &[u8; 32]) -> io::Result<()> {
+        match self {
+            Self::Disk(disk) => disk.keep(incoming, sha256).await,
+        }
+    }
+
+    /// The bytes in a range, which are within the blob.
+    pub(crate) async fn read(&self, sha256: &[u8; 32], range: Range<u64>) -> io::Result<Content> {
+        match self {
+            Self::Disk(disk) => disk.read(sha256, range).await,
+        }
+    }
+
+    /// Deletes a blob, if it is there.
+    pub(crate) async fn delete(&self, sha256: &[u8; 32]) -> io::Result<()> {
+        match self {
+            Self::Disk(disk) => disk.delete(sha256).await,
+        }
+    }
+}
+
+/// The place in words, for errors.
+pub(crate) fn place(config: &StorageConfig) -> String {
+    match config {
+        StorageConfig::Disk(directory) => Path::display(directory).to_string(),
+    }
+}

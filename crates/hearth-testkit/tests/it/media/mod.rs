@@ -1,0 +1,42 @@
+//! The content repository.
+
+mod download;
+mod upload;
+
+use hearth_testkit::{Answer, TestServer, User};
+
+const UPLOAD: &str = "/_matrix/media/v3/upload";
+
+/// An `mxc://` URI as it stands in paths: `server/media_id`.
+fn path_of(uri: &str) -> String {
+    uri.strip_prefix("mxc://").unwrap_or_else(|| panic!("{uri} is no mxc:// URI")).to_owned()
+}
+
+/// Uploads a file: `server/media_id`.
+async fn upload(user: &User, content_type: &str, name: Option<&str>, bytes: &[u8]) -> String {
+    let query = name.map(|name| format!("?filename={name}")).unwrap_or_default();
+    let request = user.request("POST", &format!("{UPLOAD}{query}")).header("content-type", content_type);
+    let answer = request.body(bytes.to_vec()).send().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    path_of(answer.json()["content_uri"].as_str().expect("a URI"))
+}
+
+/// Downloads a file.
+async fn download(user: &User, place: &str) -> Answer {
+    user.request("GET", &format!("/_matrix/client/v1/media/download/{place}")).send().await
+}
+
+/// Downloads it without an access token.
+async fn download_anonymously(server: &TestServer, place: &str) -> Answer {
+    server.request("GET", &format!("/_matrix/media/v3/download/{place}")).send().await
+}
+
+/// Bytes that no compression makes small, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
