@@ -16,6 +16,8 @@ pub struct MediaConfig {
     pub max_upload_bytes: u64,
     /// How much a user may upload in all.
     pub quota: Quota,
+    /// Pictures with more pixels get no thumbnails.
+    pub max_picture_pixels: u64,
     /// New media is shown only to those who have an access token.
     pub is_frozen: bool,
     /// So long a place that was reserved for an upload is good.
@@ -50,6 +52,7 @@ impl MediaConfig {
             storage,
             max_upload_bytes: 100 * 1024 * 1024,
             quota: Quota::default(),
+            max_picture_pixels: 48_000_000,
             is_frozen: true,
             reserved_for: Duration::from_secs(24 * 60 * 60),
             most_reserved: 100,

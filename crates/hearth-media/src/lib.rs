@@ -18,6 +18,7 @@ mod media;
 mod media_id;
 mod receive;
 mod storage;
+mod thumbnail;
 mod upload;
 
 pub use config::{MediaConfig, Quota, StorageConfig};
@@ -25,4 +26,5 @@ pub use content::{Content, ContentError};
 pub use download::{File, GetError, Wanted};
 pub use media::{Media, OpenError};
 pub use media_id::is_media_id;
+pub use thumbnail::{Method, PictureError, Shrunk, ThumbnailError, WantedThumbnail, measure, shrink};
 pub use upload::{CreateError, Created, Description, UploadError, Uploader};

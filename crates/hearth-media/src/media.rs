@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 use crate::accesses::Accesses;
 use crate::awaited::Awaited;
 use crate::storage::{self, Storage};
+use crate::thumbnail::Workshop;
 use crate::{MediaConfig, StorageConfig};
 
 /// So many bytes of small blobs stay in memory.
@@ -29,6 +30,7 @@ struct Inner {
     memory: Arc<Memory>,
     awaited: Awaited,
     accesses: Accesses,
+    workshop: Workshop,
 }
 
 /// Small blobs that were read lately. What a number stands for never changes.
@@ -60,7 +62,8 @@ impl Media {
         let storage = Storage::open(&config.storage).await.map_err(failed)?;
         let memory = Arc::new(Cache::with_weighter(ABOUT, MEMORY, BySize));
         let (awaited, accesses) = (Awaited::default(), Accesses::default());
-        Ok(Self(Arc::new(Inner { config, store, time, storage, memory, awaited, accesses })))
+        let workshop = Workshop::default();
+        Ok(Self(Arc::new(Inner { config, store, time, storage, memory, awaited, accesses, workshop })))
     }
 
     /// What it was told.
@@ -90,6 +93,10 @@ impl Media {
 
     pub(crate) fn accesses(&self) -> &Accesses {
         &self.0.accesses
+    }
+
+    pub(crate) fn workshop(&self) -> &Workshop {
+        &self.0.workshop
     }
 
     /// Whether a server is ours.

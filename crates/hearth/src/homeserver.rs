@@ -325,6 +325,7 @@ fn media_config(settings: &Settings) -> MediaConfig {
     };
     MediaConfig {
         max_upload_bytes: media.max_upload_size.bytes(),
+        max_picture_pixels: media.max_picture_pixels.into(),
         quota: Quota { files: media.user_quota_files.map(u64::from), bytes: media.user_quota.map(|size| size.bytes()) },
         is_frozen: !media.unauthenticated_legacy,
         has_siblings: matches!(settings.database().url(), DatabaseUrl::Postgres(_)),

@@ -24,7 +24,7 @@ pub(crate) enum Class {
 }
 
 /// Method, path behind the API's version with the names of parameters left out, and class.
-const CLASSES: [(Method, &str, Class); 15] = [
+const CLASSES: [(Method, &str, Class); 16] = [
     (Method::POST, "login", Class::Login),
     (Method::POST, "auth/{}/fallback/web", Class::Login),
     (Method::POST, "register", Class::Registration),
@@ -40,6 +40,7 @@ const CLASSES: [(Method, &str, Class); 15] = [
     (Method::POST, "rooms/{}/invite", Class::Invite),
     (Method::GET, "media/download/{}/{}", Class::Download),
     (Method::GET, "media/download/{}/{}/{}", Class::Download),
+    (Method::GET, "media/thumbnail/{}/{}", Class::Download),
 ];
 
 impl Class {

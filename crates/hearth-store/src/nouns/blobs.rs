@@ -141,7 +141,7 @@ impl Blobs<'_, '_> {
     }
 
     /// A use of it has gone: it may have been the last one.
-    pub(crate) fn loosen(&mut self, blob: BlobNum, now: i64) -> Result<(), StoreError> {
+    pub fn loosen(&mut self, blob: BlobNum, now: i64) -> Result<(), StoreError> {
         self.tx.exec(
             "INSERT INTO blobs_loose (num, since_ts) VALUES ($1, $2) \
              ON CONFLICT (num) DO UPDATE SET since_ts = excluded.since_ts",
@@ -164,7 +164,7 @@ impl Blobs<'_, '_> {
         let found = self.tx.one(
             "SELECT b.state, b.sha256, \
                  EXISTS (SELECT 1 FROM media m WHERE m.blob = b.num) \
-                 OR EXISTS (SELECT 1 FROM thumbnails t WHERE t.thumbnail = b.num) \
+                 OR EXISTS (SELECT 1 FROM thumbnails t WHERE t.thumbnail = b.num AND t.blob <> b.num) \
              FROM blobs_loose l CROSS JOIN blobs b WHERE l.num = $1 AND l.since_ts < $2 AND b.num = l.num",
             &[blob.into(), before.into()],
             |row| Ok((row.int(0)?, hash(row.bytes(1)?)?, row.bool(2)?)),
@@ -218,14 +218,19 @@ impl Blobs<'_, '_> {
         )
     }
 
-    /// Keeps a thumbnail, unless another one like it was kept meanwhile. The caller holds the picture's lock.
+    /// Keeps a thumbnail, unless another one like it was kept meanwhile: of a picture that needs none, the picture itself.
+    /// The caller holds the picture's lock. False if the picture is gone.
     pub fn keep_thumbnail(
         &mut self,
         picture: BlobNum,
         kind: ThumbnailKind,
         thumbnail: BlobNum,
         content_type: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
+        let state = self.tx.one("SELECT state FROM blobs WHERE num = $1", &[picture.into()], |row| row.int(0))?;
+        if state.is_none_or(|state| state == GOING) {
+            return Ok(false);
+        }
         self.tx.exec(
             "INSERT INTO thumbnails (blob, width, height, crop, animated, thumbnail, content_type) \
              VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (blob, width, height, crop, animated) DO NOTHING",
@@ -238,7 +243,8 @@ impl Blobs<'_, '_> {
                 thumbnail.into(),
                 content_type.into(),
             ],
-        )
+        )?;
+        Ok(true)
     }
 
     /// Files that are not wanted here.

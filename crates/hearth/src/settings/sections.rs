@@ -238,6 +238,8 @@ section! {
         storage: Option<MediaStorage> = None,
         /// Largest file that can be uploaded.
         max_upload_size: ByteSize = ByteSize::mib(100),
+        /// Pictures with more pixels get no thumbnails. A picture takes 3 or 4 bytes of memory per pixel while its thumbnail is made.
+        max_picture_pixels: u32 = 48_000_000,
         /// How much a user may upload in all; without it, there is no limit.
         user_quota: Option<ByteSize> = None,
         /// How many files a user may upload; without it, there is no limit.

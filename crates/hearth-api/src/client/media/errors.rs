@@ -1,6 +1,6 @@
 //! What the refusals of the media repository are in the spec's codes.
 
-use hearth_media::{CreateError, GetError, UploadError};
+use hearth_media::{CreateError, GetError, PictureError, ThumbnailError, UploadError};
 use http::StatusCode;
 
 use crate::ApiError;
@@ -45,6 +45,23 @@ impl From<GetError> for ApiError {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", "The media has not been uploaded yet")
             }
             GetError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+/// So long whoever comes when too many thumbnails are being made is asked to wait.
+const THUMBNAIL_AGAIN_MS: u64 = 2_000;
+
+impl From<ThumbnailError> for ApiError {
+    fn from(error: ThumbnailError) -> Self {
+        match error {
+            ThumbnailError::Get(error) => error.into(),
+            ThumbnailError::Picture(PictureError::TooLarge) => Self::too_large("Content is too large to thumbnail"),
+            ThumbnailError::Picture(PictureError::NotAPicture | PictureError::Broken(_)) => {
+                Self::bad_request("M_UNKNOWN", "Cannot generate thumbnails for the requested content")
+            }
+            ThumbnailError::Busy => Self::limit_exceeded(THUMBNAIL_AGAIN_MS),
+            ThumbnailError::Internal(cause) => Self::internal(cause),
         }
     }
 }

@@ -6,6 +6,7 @@ mod download;
 mod errors;
 mod range;
 mod serve;
+mod thumbnail;
 mod upload;
 
 use errors::storage_failed;
@@ -31,7 +32,7 @@ use at_media;
 
 pub(super) fn routes() -> Vec<Route> {
     let config = [at_media!(GET, "config", config), Route::at(Method::GET, "/_matrix/client/v1/media/config", config)];
-    config.into_iter().chain(upload::routes()).chain(download::routes()).collect()
+    config.into_iter().chain(upload::routes()).chain(download::routes()).chain(thumbnail::routes()).collect()
 }
 
 /// `GET /_matrix/client/v1/media/config`

@@ -572,6 +572,17 @@ fn media() -> Vec<Row> {
                 .no_query("timeout_ms=soon", INVALID_PARAM),
         );
     }
+    let sizes = |row: Row| {
+        row.query("width=32&height=32")
+            .no_query("width=32", INVALID_PARAM)
+            .no_query("width=-1&height=32", INVALID_PARAM)
+            .no_query("width=0&height=32", INVALID_PARAM)
+            .no_query("width=1.5&height=32", INVALID_PARAM)
+            .no_query("width=32&height=32&method=stretch", INVALID_PARAM)
+            .no_query("width=32&height=32&animated=maybe", INVALID_PARAM)
+            .no_query("width=32&height=32", UNKNOWN)
+    };
+    rows.push(sizes(user("GET", "/_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}")));
     let old = [
         ["config", "upload", "create", "upload/{serverName}/{mediaId}"],
         ["download/{serverName}/{mediaId}", "download/{serverName}/{mediaId}/{fileName}", "", ""],
@@ -587,6 +598,7 @@ fn media() -> Vec<Row> {
         for path in [download, download_as] {
             rows.push(public("GET", path).no_query("allow_remote=maybe", INVALID_PARAM));
         }
+        rows.push(public("GET", at("thumbnail/{serverName}/{mediaId}")).query("width=32&height=32"));
     }
     rows
 }

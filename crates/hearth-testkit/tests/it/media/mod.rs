@@ -1,6 +1,7 @@
 //! The content repository.
 
 mod download;
+mod thumbnail;
 mod upload;
 
 use hearth_testkit::{Answer, TestServer, User};
