@@ -2,8 +2,8 @@
 
 mod account_data;
 mod accounts;
-mod deliveries;
 mod blobs;
+mod deliveries;
 mod destinations;
 mod events;
 mod filters;
@@ -27,8 +27,8 @@ pub use accounts::{
     Account, Device, Interactive, IssuedTokens, LockState, NewAccount, RefreshToken, RegistrationToken, Session,
     TokenHash, UserKind,
 };
-pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay};
 pub use blobs::{Blob, BlobClaim, Blobs, Collected, Thumbnail, ThumbnailKind};
+pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay};
 pub use destinations::{Destination, Destinations};
 pub use events::{DecidedMember, EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use graph::KeptEvent;
