@@ -49,7 +49,7 @@ fn uploads_of_32_kib(bencher: Bencher<'_, '_>, at_once: u64) {
         let store = Store::open(StoreOptions { url, threads: 2 }).await.expect("opens");
         let name = ServerName::parse("bench.test").expect("a name");
         let config = MediaConfig::new(name, StorageConfig::Disk(directory.path().join("media")));
-        Media::open(config, store, WallTime::system()).await.expect("opens")
+        Media::open(config, store, WallTime::system(), None).await.expect("opens")
     });
     let user_id = UserId::parse("@alice:bench.test").expect("an id");
     bencher.counter(at_once).bench_local(|| {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_matrix::ruma::OwnedServerName;
+use hearth_remote::ServerRules;
 
 /// What the media repository is told.
 #[derive(Clone, Debug)]
@@ -16,6 +17,10 @@ pub struct MediaConfig {
     pub max_upload_bytes: u64,
     /// How much a user may upload in all.
     pub quota: Quota,
+    /// Largest file that is fetched from another server.
+    pub max_remote_bytes: u64,
+    /// Of which servers media is fetched and shown.
+    pub servers: ServerRules,
     /// Pictures with more pixels get no thumbnails.
     pub max_picture_pixels: u64,
     /// New media is shown only to those who have an access token.
@@ -52,6 +57,8 @@ impl MediaConfig {
             storage,
             max_upload_bytes: 100 * 1024 * 1024,
             quota: Quota::default(),
+            max_remote_bytes: 100 * 1024 * 1024,
+            servers: ServerRules::open(),
             max_picture_pixels: 48_000_000,
             is_frozen: true,
             reserved_for: Duration::from_secs(24 * 60 * 60),

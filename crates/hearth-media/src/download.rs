@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hearth_matrix::ruma::ServerName;
 use hearth_store::{Blob, MediaFile, MediaPlace, StoreError};
 use tokio::time::Instant;
 
 use crate::content::{self, Content};
-use crate::{Media, is_media_id};
+use crate::{FetchError, Media, is_media_id};
 
 /// An upload on another node is not heard of: looked for this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +53,9 @@ pub enum GetError {
     /// It will be uploaded.
     #[error("the media has not been uploaded yet")]
     NotYetUploaded,
+    /// Another server has it, and it is not to be had there.
+    #[error("another server: {0}")]
+    Fetch(#[from] FetchError),
     /// Our own database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -76,6 +80,12 @@ impl Media {
             return Err(GetError::NotFound);
         }
         let place = MediaPlace { origin: wanted.server.clone(), media_id: wanted.media_id.clone() };
+        let is_ours = self.is_ours(&place.origin);
+        let is_allowed = |server: &ServerName| self.config().servers.allow(server);
+        if !is_ours && !<&ServerName>::try_from(place.origin.as_str()).is_ok_and(is_allowed) {
+            return Err(GetError::NotFound);
+        }
+        let mut may_fetch = wanted.allow_remote && !is_ours;
         let deadline = Instant::now() + wanted.patience.min(MOST_PATIENCE);
         let wait = self.awaited().wait(&place);
         loop {
@@ -84,6 +94,12 @@ impl Media {
                 Found::File(file, data) => {
                     let MediaFile { blob, content_type, file_name } = file;
                     return Ok(File { media: self.clone(), blob, data, content_type, file_name });
+                }
+                Found::Unknown if may_fetch => {
+                    may_fetch = false;
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    self.fetch(&place, u64::try_from(left.as_millis()).unwrap_or(0)).await?;
+                    continue;
                 }
                 Found::Nothing | Found::Unknown => return Err(GetError::NotFound),
                 Found::Awaited => {}

@@ -4,12 +4,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hearth_remote::Remote;
 use hearth_store::{BlobNum, Store, WallTime};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::accesses::Accesses;
 use crate::awaited::Awaited;
+use crate::remote::Fetches;
 use crate::storage::{self, Storage};
 use crate::thumbnail::Workshop;
 use crate::{MediaConfig, StorageConfig};
@@ -31,6 +33,7 @@ struct Inner {
     awaited: Awaited,
     accesses: Accesses,
     workshop: Workshop,
+    fetches: Fetches,
 }
 
 /// Small blobs that were read lately. What a number stands for never changes.
@@ -56,14 +59,19 @@ pub struct OpenError {
 }
 
 impl Media {
-    /// Opens the media storage.
-    pub async fn open(config: MediaConfig, store: Store, time: WallTime) -> Result<Self, OpenError> {
+    /// Opens the media storage. `remote` is how media of other servers is fetched; without it, it is not.
+    pub async fn open(
+        config: MediaConfig,
+        store: Store,
+        time: WallTime,
+        remote: Option<Remote>,
+    ) -> Result<Self, OpenError> {
         let failed = |cause| OpenError { place: storage::place(&config.storage), cause };
         let storage = Storage::open(&config.storage).await.map_err(failed)?;
         let memory = Arc::new(Cache::with_weighter(ABOUT, MEMORY, BySize));
         let (awaited, accesses) = (Awaited::default(), Accesses::default());
-        let workshop = Workshop::default();
-        Ok(Self(Arc::new(Inner { config, store, time, storage, memory, awaited, accesses, workshop })))
+        let (workshop, fetches) = (Workshop::default(), Fetches::new(remote));
+        Ok(Self(Arc::new(Inner { config, store, time, storage, memory, awaited, accesses, workshop, fetches })))
     }
 
     /// What it was told.
@@ -97,6 +105,10 @@ impl Media {
 
     pub(crate) fn workshop(&self) -> &Workshop {
         &self.0.workshop
+    }
+
+    pub(crate) fn fetches(&self) -> &Fetches {
+        &self.0.fetches
     }
 
     /// Whether a server is ours.

@@ -18,6 +18,11 @@ pub(crate) fn new_media_id() -> String {
     (0..LENGTH).map(|_| char::from(random.sample(rand::distr::Alphanumeric))).collect()
 }
 
+/// What stands between the parts of an answer, and nobody guesses.
+pub fn new_boundary() -> String {
+    new_media_id() + &new_media_id()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
@@ -92,33 +93,69 @@ impl HttpClient {
         })
     }
 
+    /// Sends a request to its absolute URL, and hands over the answer as soon as its head is here, which `timeout` is about.
+    /// Size and time of its body are for the reader to bound.
+    pub async fn open(
+        &self,
+        manner: Manner,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Arriving>, HttpError> {
+        let opened = tokio::time::timeout(timeout, self.begin(manner, request)).await;
+        Ok(opened.unwrap_or(Err(HttpError::Timeout))?.map(arriving))
+    }
+
     /// Sends a request to its absolute URL.
     pub async fn send(
         &self,
         manner: Manner,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
         limits: Limits,
     ) -> Result<Response<Bytes>, HttpError> {
+        let whole = async {
+            let (parts, body) = self.begin(manner, request).await?.into_parts();
+            Ok(Response::from_parts(parts, read(body, limits.response_bytes).await?))
+        };
+        tokio::time::timeout(limits.timeout, whole).await.unwrap_or(Err(HttpError::Timeout))
+    }
+
+    async fn begin(&self, manner: Manner, mut request: Request<Bytes>) -> Result<Response<Incoming>, HttpError> {
         request.headers_mut().entry(header::USER_AGENT).or_insert_with(|| self.user_agent.clone());
         let client = match manner {
             Manner::Web => &self.web,
             Manner::Federation => &self.federation,
         };
-        let whole = async {
-            // A kept connection may have died without our noticing: once more, on a fresh one. Between servers every request
-            // may be repeated.
-            let again = (manner == Manner::Federation || request.method().is_idempotent()).then(|| request.clone());
-            let response = match client.request(request.map(Full::new)).await.map_err(http_error) {
-                Err(HttpError::Broken(_)) if let Some(again) = again => {
-                    client.request(again.map(Full::new)).await.map_err(http_error)?
-                }
-                outcome => outcome?,
-            };
-            let (parts, body) = response.into_parts();
-            Ok(Response::from_parts(parts, read(body, limits.response_bytes).await?))
-        };
-        tokio::time::timeout(limits.timeout, whole).await.unwrap_or(Err(HttpError::Timeout))
+        // A kept connection may have died without our noticing: once more, on a fresh one. Between servers every request
+        // may be repeated.
+        let again = (manner == Manner::Federation || request.method().is_idempotent()).then(|| request.clone());
+        match client.request(request.map(Full::new)).await.map_err(http_error) {
+            Err(HttpError::Broken(_)) if let Some(again) = again => {
+                client.request(again.map(Full::new)).await.map_err(http_error)
+            }
+            outcome => outcome,
+        }
     }
+}
+
+/// A body on its way.
+pub type Arriving = BoxStream<'static, Result<Bytes, HttpError>>;
+
+fn arriving(body: Incoming) -> Arriving {
+    let data = body.into_data_stream();
+    data.map(|piece| piece.map_err(|error| HttpError::Broken(error.to_string()))).boxed()
+}
+
+/// All of a body that is on its way, if it is no larger than this.
+pub(crate) async fn gather(mut body: Arriving, most: usize) -> Result<Bytes, HttpError> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = body.next().await {
+        let piece = piece?;
+        if whole.len() + piece.len() > most {
+            return Err(HttpError::TooLarge(most));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
 }
 
 async fn read(mut body: Incoming, most: usize) -> Result<Bytes, HttpError> {

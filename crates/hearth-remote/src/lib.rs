@@ -26,7 +26,7 @@ mod x_matrix;
 pub use address_filter::AddressFilter;
 pub use connector::ConnectError;
 pub use discovery::Discovery;
-pub use http_client::{HttpClient, HttpError, Limits, Manner};
+pub use http_client::{Arriving, HttpClient, HttpError, Limits, Manner};
 pub use inbound::{AuthenticateError, Inbound};
 pub use key_ring::{FoundKeys, KeyRing, Patience, WantedKey};
 pub use key_sources::Notary;

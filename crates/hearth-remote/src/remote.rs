@@ -15,16 +15,19 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, Response, StatusCode, Uri};
 use quick_cache::sync::Cache;
 
+use crate::http_client::gather;
 use crate::key_ring::server_noun;
 use crate::key_sources::KeySources;
 use crate::{
-    ConnectError, Discovery, HttpClient, HttpError, KeyRing, Limits, Manner, Notary, Patience, ServerRules, XMatrix,
-    back_off,
+    Arriving, ConnectError, Discovery, HttpClient, HttpError, KeyRing, Limits, Manner, Notary, Patience, ServerRules,
+    XMatrix, back_off,
 };
 
 /// A server that has shown life is not looked up again so soon.
 const ALIVE_FOR: i64 = 60_000;
 const MOST_ALIVE: usize = 20_000;
+/// So much of a refusal is read where an answer could be large.
+const REFUSAL_BYTES: usize = 64 * 1024;
 
 /// Who we are, and with whom we talk.
 pub struct RemoteConfig {
@@ -129,6 +132,8 @@ impl RemoteError {
     fn is_failure(&self) -> bool {
         match self {
             Self::Unresolvable(_) | Self::Unreachable(_) | Self::Tls(_) | Self::Timeout => true,
+            // What is not there yet, or too large, is nothing that is wrong with the server.
+            Self::Refused { errcode, .. } if errcode == "M_NOT_YET_UPLOADED" || errcode == "M_TOO_LARGE" => false,
             Self::Refused { status, .. } => status.is_server_error(),
             _ => false,
         }
@@ -304,6 +309,42 @@ impl Remote {
         signed: bool,
         options: SendOptions,
     ) -> Result<Response<Bytes>, RemoteError> {
+        let exchange = async {
+            let request = self.addressed(server, request, signed).await?;
+            let response = self.0.client.send(Manner::Federation, request, options.limits).await?;
+            if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
+        };
+        self.guarded(server, options, exchange).await
+    }
+
+    /// The same for an answer that may be too large for the memory: it is handed over as soon as its head is here, which
+    /// the time limit is about. Its size is for the reader to bound.
+    pub async fn open_raw(
+        &self,
+        server: &ServerName,
+        request: Request<Bytes>,
+        signed: bool,
+        options: SendOptions,
+    ) -> Result<Response<Arriving>, RemoteError> {
+        let exchange = async {
+            let request = self.addressed(server, request, signed).await?;
+            let response = self.0.client.open(Manner::Federation, request, options.limits.timeout).await?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            let (parts, body) = response.into_parts();
+            Err(refusal(Response::from_parts(parts, gather(body, REFUSAL_BYTES).await?)))
+        };
+        self.guarded(server, options, exchange).await
+    }
+
+    /// Does something with a server, if it is not to be left alone, and learns from it how it goes.
+    async fn guarded<T>(
+        &self,
+        server: &ServerName,
+        options: SendOptions,
+        exchange: impl Future<Output = Result<T, RemoteError>>,
+    ) -> Result<T, RemoteError> {
         if *server == self.0.server_name {
             return Err(RemoteError::Ourselves);
         }
@@ -317,9 +358,8 @@ impl Remote {
         {
             return Err(RemoteError::BackingOff { until_ts });
         }
-        let whole = self.exchange(server, request, signed, options.limits);
         // Discovery's time counts, too.
-        let outcome = tokio::time::timeout(options.limits.timeout, whole).await.unwrap_or(Err(RemoteError::Timeout));
+        let outcome = tokio::time::timeout(options.limits.timeout, exchange).await.unwrap_or(Err(RemoteError::Timeout));
         metrics::counter!("hearth_remote_requests_total", "outcome" => outcome_name(&outcome)).increment(1);
         match &outcome {
             Err(error) if error.is_failure() => self.failed(server, begun, error.to_string()).await?,
@@ -329,13 +369,13 @@ impl Remote {
         outcome
     }
 
-    async fn exchange(
+    /// A request, signed if need be, to where the server is.
+    async fn addressed(
         &self,
         server: &ServerName,
         mut request: Request<Bytes>,
         signed: bool,
-        limits: Limits,
-    ) -> Result<Response<Bytes>, RemoteError> {
+    ) -> Result<Request<Bytes>, RemoteError> {
         let unmakeable = |error: &dyn std::fmt::Display| RemoteError::Request(error.to_string());
         let target = request.uri().path_and_query().cloned().ok_or_else(|| unmakeable(&"no path"))?;
         if signed {
@@ -359,8 +399,7 @@ impl Remote {
                 host.as_str().try_into().map_err(|error| unmakeable(&error as &http::header::InvalidHeaderValue))?;
             request.headers_mut().insert(http::header::HOST, value);
         }
-        let response = self.0.client.send(Manner::Federation, request, limits).await?;
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
+        Ok(request)
     }
 
     /// How it goes with a server, if we ever talked with it.

@@ -105,7 +105,7 @@ impl Homeserver {
             store.clone(),
             time.clone(),
         );
-        let media = Media::open(media_config(settings), store.clone(), time.clone()).await?;
+        let media = Media::open(media_config(settings), store.clone(), time.clone(), Some(remote.clone())).await?;
         let residence = Arc::new(InRooms(rooms.clone()));
         let presence = Presence::new(settings.presence.enabled, store.clone(), time.clone());
         let syncs = Syncs::new(
@@ -325,6 +325,8 @@ fn media_config(settings: &Settings) -> MediaConfig {
     };
     MediaConfig {
         max_upload_bytes: media.max_upload_size.bytes(),
+        max_remote_bytes: media.max_remote_size.bytes(),
+        servers: ServerRules { denied: media.denied_servers.clone(), ..ServerRules::open() },
         max_picture_pixels: media.max_picture_pixels.into(),
         quota: Quota { files: media.user_quota_files.map(u64::from), bytes: media.user_quota.map(|size| size.bytes()) },
         is_frozen: !media.unauthenticated_legacy,

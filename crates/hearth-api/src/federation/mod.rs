@@ -5,6 +5,7 @@ mod discovery;
 mod events;
 mod joins;
 mod keys;
+mod media;
 mod query;
 mod transactions;
 
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let mut routes = discovery::routes();
     routes.extend(keys::routes());
     routes.extend(query::routes());
+    routes.extend(media::routes());
     routes.extend(events::routes());
     routes.extend(joins::routes());
     routes.extend(directory::routes());

@@ -42,6 +42,9 @@ pub enum ThumbnailError {
     /// It can't be made smaller.
     #[error(transparent)]
     Picture(#[from] PictureError),
+    /// A picture of another server has too many pixels or bytes.
+    #[error("the picture of another server is too large")]
+    TooLargeThere,
     /// Too many wait already.
     #[error("too many thumbnails are being made")]
     Busy,
@@ -96,7 +99,13 @@ impl Media {
         // Whoever goes away meanwhile: others will want it, too.
         let media = self.clone();
         let made = tokio::spawn(async move { media.make_once(picture, kind).await });
-        made.await.unwrap_or_else(|error| Err(ThumbnailError::Internal(error.to_string())))
+        let made = made.await.unwrap_or_else(|error| Err(ThumbnailError::Internal(error.to_string())));
+        made.map_err(|error| match error {
+            ThumbnailError::Picture(PictureError::TooLarge) if !self.is_ours(&wanted.server) => {
+                ThumbnailError::TooLargeThere
+            }
+            error => error,
+        })
     }
 
     async fn known_thumbnail(&self, picture: BlobNum, kind: ThumbnailKind) -> Result<Option<File>, StoreError> {

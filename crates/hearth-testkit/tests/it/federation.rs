@@ -10,23 +10,31 @@ use hearth_matrix::SigningKey;
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
 use hearth_matrix::signatures::verify_json;
 use hearth_remote::XMatrix;
-use hearth_testkit::{TestServer, User, json};
+use hearth_testkit::{Request, TestServer, User, json};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::Value;
 
 const PROFILE: &str = "/_matrix/federation/v1/query/profile";
 
 /// Another server: it has a key, and tells it at an address of loopback that is its name.
-struct Peer {
-    name: OwnedServerName,
+pub struct Peer {
+    pub name: OwnedServerName,
     key: SigningKey,
     _files: tempfile::TempDir,
-    serving: Serving,
+    pub serving: Serving,
 }
 
 impl Peer {
     /// Starts it, and a server that may connect to it and trusts its authority.
     async fn with_server(adjust: impl Fn(&mut hearth::settings::Settings, &ServerName)) -> (Self, TestServer) {
+        Self::with_doors(Router::new(), adjust).await
+    }
+
+    /// The same with more doors than that of its keys.
+    pub async fn with_doors(
+        doors: Router,
+        adjust: impl Fn(&mut hearth::settings::Settings, &ServerName),
+    ) -> (Self, TestServer) {
         let directory = tempfile::tempdir().unwrap();
         let authority = {
             let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -62,7 +70,7 @@ impl Peer {
             "verify_keys": { key.key_id(): { "key": key.public_key_base64() } },
         });
         let document = Arc::new(key.sign_json(&keys.to_string(), name.as_str()).unwrap());
-        let router = Router::new().route("/_matrix/key/v2/server", get(async move || document.to_string()));
+        let router = doors.route("/_matrix/key/v2/server", get(async move || document.to_string()));
         let serving = serve(vec![(bound, router)], &shutdown, trigger);
 
         let server = TestServer::start_with(|settings| {
@@ -72,6 +80,14 @@ impl Peer {
         })
         .await;
         (Self { name, key, _files: directory, serving }, server)
+    }
+
+    /// A request that it signs.
+    pub fn request(&self, server: &TestServer, path: &str) -> Request {
+        let us = ServerName::parse(server.name()).unwrap();
+        let signature = XMatrix::sign(&self.key, &self.name, &us, "GET", path, b"").unwrap();
+        let header = signature.to_header().unwrap();
+        server.request("GET", path).header("authorization", header.to_str().unwrap())
     }
 
     /// Asks for a user's profile: status and body.

@@ -238,6 +238,10 @@ section! {
         storage: Option<MediaStorage> = None,
         /// Largest file that can be uploaded.
         max_upload_size: ByteSize = ByteSize::mib(100),
+        /// Largest file that is fetched from another server.
+        max_remote_size: ByteSize = ByteSize::mib(100),
+        /// Servers whose files are neither fetched nor shown, by patterns of their names such as `*.example.org`.
+        denied_servers: Vec<String> = Vec::new(),
         /// Pictures with more pixels get no thumbnails. A picture takes 3 or 4 bytes of memory per pixel while its thumbnail is made.
         max_picture_pixels: u32 = 48_000_000,
         /// How much a user may upload in all; without it, there is no limit.

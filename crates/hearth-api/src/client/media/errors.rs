@@ -1,6 +1,6 @@
 //! What the refusals of the media repository are in the spec's codes.
 
-use hearth_media::{CreateError, GetError, PictureError, ThumbnailError, UploadError};
+use hearth_media::{CreateError, FetchError, GetError, PictureError, ThumbnailError, UploadError};
 use http::StatusCode;
 
 use crate::ApiError;
@@ -44,7 +44,26 @@ impl From<GetError> for ApiError {
             GetError::NotYetUploaded => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", "The media has not been uploaded yet")
             }
+            GetError::Fetch(error) => error.into(),
             GetError::Store(cause) => Self::internal(cause),
+        }
+    }
+}
+
+/// So long whoever comes when too much is being fetched is asked to wait.
+const FETCH_AGAIN_MS: u64 = 5_000;
+
+impl From<FetchError> for ApiError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::NotFound => GetError::NotFound.into(),
+            FetchError::NotYetUploaded => GetError::NotYetUploaded.into(),
+            FetchError::TooLarge => Self::new(StatusCode::BAD_GATEWAY, "M_TOO_LARGE", "The media is too large"),
+            FetchError::Failed(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The server that has the media does not give it")
+            }
+            FetchError::Busy => Self::limit_exceeded(FETCH_AGAIN_MS),
+            FetchError::Internal(cause) => Self::internal(cause),
         }
     }
 }
@@ -57,6 +76,9 @@ impl From<ThumbnailError> for ApiError {
         match error {
             ThumbnailError::Get(error) => error.into(),
             ThumbnailError::Picture(PictureError::TooLarge) => Self::too_large("Content is too large to thumbnail"),
+            ThumbnailError::TooLargeThere => {
+                Self::new(StatusCode::BAD_GATEWAY, "M_TOO_LARGE", "Content is too large to thumbnail")
+            }
             ThumbnailError::Picture(PictureError::NotAPicture | PictureError::Broken(_)) => {
                 Self::bad_request("M_UNKNOWN", "Cannot generate thumbnails for the requested content")
             }

@@ -9,8 +9,9 @@ mod serve;
 mod thumbnail;
 mod upload;
 
-use errors::storage_failed;
+pub(crate) use errors::storage_failed;
 use serve::{Audience, Name, serve};
+pub(crate) use serve::{counted, disposition};
 
 use axum::extract::State;
 use hearth_media::Uploader;

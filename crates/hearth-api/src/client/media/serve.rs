@@ -124,7 +124,7 @@ pub(crate) async fn serve(file: File, name: Name, audience: Audience, asked: &He
     };
     let left = range.end - range.start;
     let content = file.content(range).await.map_err(storage_failed)?;
-    Ok((status, headers, Body::new(Counted { content, left })).into_response())
+    Ok((status, headers, counted(content, left)).into_response())
 }
 
 /// The value of `Content-Disposition` for a type and a name.
@@ -141,6 +141,11 @@ fn is_known(asked: &HeaderMap, tag: &str) -> bool {
         tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
     };
     asked.get_all(header::IF_NONE_MATCH).iter().any(known)
+}
+
+/// A body of so many bytes.
+pub(crate) fn counted(content: Content, left: u64) -> Body {
+    Body::new(Counted { content, left })
 }
 
 /// A body of which is known how much is left.

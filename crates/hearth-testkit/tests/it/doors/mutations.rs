@@ -26,7 +26,9 @@ const CONTENT_TYPES: [&str; 5] =
 /// Why an answer is none of ours.
 fn complaint(method: &str, path: &str, answer: &Answer) -> Option<String> {
     let wrong = |what: &str| Some(format!("{what}: {} {}", answer.status, answer.text()));
-    if answer.status >= 500 {
+    // Media of a server that is not there.
+    let is_theirs = answer.status == 502 && path.contains("/media/");
+    if answer.status >= 500 && !is_theirs {
         return wrong("a failure of the server");
     }
     if answer.header("access-control-allow-origin") != Some("*") {

@@ -1,6 +1,7 @@
 //! The content repository.
 
 mod download;
+mod remote;
 mod thumbnail;
 mod upload;
 

@@ -7,18 +7,18 @@ use image::{DynamicImage, Frame, GrayImage, ImageFormat, Rgb, RgbImage, Rgba, Rg
 
 use super::{download, upload};
 
-async fn thumbnail(user: &User, place: &str, query: &str) -> Answer {
+pub async fn thumbnail(user: &User, place: &str, query: &str) -> Answer {
     user.request("GET", &format!("/_matrix/client/v1/media/thumbnail/{place}?{query}")).send().await
 }
 
-fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+pub fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.into().write_to(&mut bytes, format).expect("encodes");
     bytes.into_inner()
 }
 
 /// Red on the left, blue on the right.
-fn halves(width: u32, height: u32) -> RgbImage {
+pub fn halves(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, _| if x < width / 2 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) })
 }
 
