@@ -24,6 +24,7 @@ def main():
     arguments.add_argument("--long", action="store_true", help="all versions, long histories, kills")
     arguments.add_argument("--version", help="only this room version")
     arguments.add_argument("--from", dest="side", choices=["hearth", "synapse"], help="only rooms of this server")
+    arguments.add_argument("--words", type=int, default=40, help="lines of the servers' logs shown after a failure")
     options = arguments.parse_args()
     failed = []
     with tempfile.TemporaryDirectory() as directory:
@@ -54,7 +55,7 @@ def main():
                                     server.start()
             if failed:
                 for server in servers:
-                    print(f"\nThe last words of {server.kind}:\n{server.last_words()}")
+                    print(f"\nThe last words of {server.kind}:\n{server.last_words(options.words)}")
         finally:
             for server in servers:
                 server.stop()

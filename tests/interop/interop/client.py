@@ -145,7 +145,7 @@ class User:
 
     def section(self, room_id):
         """In which part of an initial sync a room is: join, invite, knock, leave or none."""
-        rooms = self.sync()["rooms"] if self.sync().get("rooms") else {}
+        rooms = self.sync().get("rooms", {})
         return next((name for name in ("join", "invite", "knock", "leave") if room_id in rooms.get(name, {})), None)
 
     def ephemeral(self, since, room_id, kind):

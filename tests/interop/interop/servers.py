@@ -41,6 +41,8 @@ class Link:
             except OSError:
                 near.close()
                 continue
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.open |= {near, far}
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
@@ -223,7 +225,9 @@ macaroon_secret_key: interop
 form_secret: interop
 allow_public_rooms_over_federation: true
 allow_public_rooms_without_auth: true
+room_list_publication_rules: [{{action: allow}}]
 federation: {{destination_min_retry_interval: 500, destination_max_retry_interval: 1s, destination_retry_multiplier: 1, max_short_retries: 1, max_short_retry_delay: 500}}
+caches: {{sync_response_cache_duration: 0s}}
 rc_message: {limit}
 rc_registration: {limit}
 rc_federation: {{window_size: 1000, sleep_limit: 100000, sleep_delay: 1, reject_limit: 100000, concurrent: 100}}

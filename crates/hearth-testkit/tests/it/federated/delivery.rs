@@ -212,3 +212,41 @@ async fn what_two_servers_change_apart_is_resolved_alike() {
     })
     .await;
 }
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn the_last_of_a_server_hears_that_he_is_banned() {
+    on_each_backend_together(2, async |federation| {
+        let alice = federation.servers[0].user("alice").await;
+        let (bob, carol) = (federation.servers[1].user("bob").await, federation.servers[1].user("carol").await);
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        must_join_via(&carol, &room, &federation.name(0)).await;
+        until_member(&alice, &room, &carol.user_id, "join").await;
+        assert_eq!(bob.post(&room_path(&room, "leave"), &json!({})).await.0, 200);
+        until_member(&alice, &room, &bob.user_id, "leave").await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        until_member(&alice, &room, &bob.user_id, "join").await;
+        for (user, action) in [(&bob, "kick"), (&carol, "ban")] {
+            let (status, _) = alice.post(&room_path(&room, action), &json!({ "user_id": user.user_id })).await;
+            assert_eq!(status, 200);
+        }
+        for user in [&bob, &carol] {
+            until("he is out", async || {
+                user.get("/_matrix/client/v3/joined_rooms").await.1["joined_rooms"] == json!([])
+            })
+            .await;
+        }
+        // And may come in again.
+        assert_eq!(join_via(&carol, &room, &[federation.name(0)]).await.0, 403);
+        let (status, _) = alice.post(&room_path(&room, "unban"), &json!({ "user_id": carol.user_id })).await;
+        assert_eq!(status, 200);
+        for user in [&carol, &bob] {
+            must_join_via(user, &room, &federation.name(0)).await;
+        }
+        let event_id = send(&alice, &room, "all here again").await;
+        arrives(&carol, &room, &event_id).await;
+        until_same_state(&alice, &bob, &room).await;
+    })
+    .await;
+}
