@@ -4,9 +4,11 @@
 //! members of `unsigned` that are serialized already.
 //! Spec: client-server API, "Room event format"; room version 11, "Redactions" (where `redacts` stands).
 
+use ruma::UserId;
+
 use crate::{
-    Pdu, RoomVersionRules,
-    canonical::{write_display, write_string},
+    MAX_ID_BYTES, Pdu, RoomVersionRules,
+    canonical::{Object, write_display, write_string},
 };
 
 /// What goes around an event in client format.
@@ -66,6 +68,30 @@ pub fn write_stripped(out: &mut String, pdu: &Pdu) {
     out.push_str(",\"type\":");
     write_string(out, &pdu.kind);
     out.push('}');
+}
+
+/// Appends the stripped form of what another server told of a room: an event of whatever version, or stripped already. False,
+/// and nothing is appended, if it is no state.
+pub fn write_told(out: &mut String, json: &str) -> bool {
+    let Ok(event) = Object::parse(json) else { return false };
+    let text = |field: &str| event.get_str(field).filter(|text| text.len() <= MAX_ID_BYTES);
+    let (Some(sender), Some(state_key), Some(kind)) = (text("sender"), text("state_key"), text("type")) else {
+        return false;
+    };
+    let Some(content) = event.get("content").and_then(|content| content.as_object()) else { return false };
+    if <&UserId>::try_from(sender).is_err() {
+        return false;
+    }
+    out.push_str("{\"content\":");
+    content.write(out);
+    out.push_str(",\"sender\":");
+    write_string(out, sender);
+    out.push_str(",\"state_key\":");
+    write_string(out, state_key);
+    out.push_str(",\"type\":");
+    write_string(out, kind);
+    out.push('}');
+    true
 }
 
 /// Before version 11 `redacts` is on the top level; newer clients look for it in the content.

@@ -35,6 +35,13 @@ pub fn content_hash(event: &Object<'_>) -> [u8; 32] {
     Sha256::digest(out.as_bytes()).into()
 }
 
+/// Whether an event of another server is as it was when it was hashed. What is not is taken redacted.
+pub fn is_intact(json: &str) -> bool {
+    let Ok(event) = Object::parse(json) else { return false };
+    let stated = event.get("hashes").and_then(|hashes| hashes.as_object()).and_then(|hashes| hashes.get_str("sha256"));
+    stated.and_then(|stated| BASE64.decode(stated).ok()).is_some_and(|stated| stated == content_hash(&event))
+}
+
 /// The hash over the redacted event without its signatures.
 pub fn reference_hash(event: &Object<'_>, rules: &RoomVersionRules) -> [u8; 32] {
     Sha256::digest(signed_bytes(event, rules).as_bytes()).into()

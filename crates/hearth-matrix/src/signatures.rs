@@ -91,27 +91,40 @@ pub fn verify(
 ) -> Result<(), VerifyError> {
     let event = Object::parse(&pdu.json).map_err(|_| VerifyError::Malformed)?;
     let message = signed_bytes(&event, rules);
-    for server in required(pdu, rules)? {
-        let mut verdict = VerifyError::Unsigned(server.clone());
-        let mut good = false;
-        for (key_id, signature) in signatures_of(&event, &server) {
-            let Some(public_key) = key(&server, key_id) else {
-                if matches!(verdict, VerifyError::Unsigned(_)) {
-                    verdict = VerifyError::UnknownKey(server.clone());
-                }
-                continue;
-            };
-            if verify_bytes(message.as_bytes(), &public_key, signature) {
-                good = true;
-                break;
+    required(pdu, rules)?.iter().try_for_each(|server| verify_one(&event, &message, server, &key))
+}
+
+/// Checks that one server has signed the event, whether it must or not.
+pub fn verify_signature_of(
+    pdu: &Pdu,
+    server: &ServerName,
+    rules: &RoomVersionRules,
+    key: impl Fn(&ServerName, &str) -> Option<[u8; 32]>,
+) -> Result<(), VerifyError> {
+    let event = Object::parse(&pdu.json).map_err(|_| VerifyError::Malformed)?;
+    verify_one(&event, &signed_bytes(&event, rules), server, &key)
+}
+
+fn verify_one(
+    event: &Object<'_>,
+    message: &str,
+    server: &ServerName,
+    key: &impl Fn(&ServerName, &str) -> Option<[u8; 32]>,
+) -> Result<(), VerifyError> {
+    let mut verdict = VerifyError::Unsigned(server.to_owned());
+    for (key_id, signature) in signatures_of(event, server) {
+        let Some(public_key) = key(server, key_id) else {
+            if matches!(verdict, VerifyError::Unsigned(_)) {
+                verdict = VerifyError::UnknownKey(server.to_owned());
             }
-            verdict = VerifyError::Wrong(server.clone());
+            continue;
+        };
+        if verify_bytes(message.as_bytes(), &public_key, signature) {
+            return Ok(());
         }
-        if !good {
-            return Err(verdict);
-        }
+        verdict = VerifyError::Wrong(server.to_owned());
     }
-    Ok(())
+    Err(verdict)
 }
 
 /// Whether a signature (in base64) over some bytes is by an Ed25519 key.
@@ -149,6 +162,17 @@ pub fn sign_event(
     let mut event = Object::parse(json)?;
     let signature = key.sign(signed_bytes(&event, rules).as_bytes());
     add_signature(&mut event, server_name.as_str(), key.key_id(), signature);
+    Ok(event.to_canonical())
+}
+
+/// An event of ours with the signatures of a server that was asked to sign it, too; nothing else of its copy is taken.
+pub fn countersigned(ours: &str, theirs: &str, server: &ServerName) -> Result<String, serde_json::Error> {
+    let mut event = Object::parse(ours)?;
+    let copy = Object::parse(theirs)?;
+    let signatures = copy.get("signatures").and_then(Json::as_object).and_then(|all| all.get(server.as_str()));
+    if let Some(signatures) = signatures {
+        event.object_mut("signatures").insert(server.as_str(), signatures.clone());
+    }
     Ok(event.to_canonical())
 }
 

@@ -66,3 +66,24 @@ fn the_stripped_form() {
     let written: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(written, json!({"content": {"name": "x"}, "sender": "@a:a", "state_key": "", "type": "m.room.name"}));
 }
+
+#[test]
+fn what_others_tell_of_a_room_is_stripped() {
+    let told = |json: &str| {
+        let mut out = String::new();
+        write_told(&mut out, json).then_some(out)
+    };
+    let whole = r#"{"type":"m.room.name","sender":"@a:a","state_key":"","depth":5,"content":{"name":"\u00e9"},"unsigned":{"x":1}}"#;
+    let stripped = r#"{"content":{"name":"é"},"sender":"@a:a","state_key":"","type":"m.room.name"}"#;
+    assert_eq!(told(whole).as_deref(), Some(stripped));
+    assert_eq!(told(stripped).as_deref(), Some(stripped));
+    for none in [
+        "[]",
+        "{",
+        r#"{"content":{},"sender":"@a:a","type":"m.room.message"}"#,
+        r#"{"content":[],"sender":"@a:a","state_key":"","type":"m.room.name"}"#,
+        r#"{"content":{},"sender":"nobody","state_key":"","type":"m.room.name"}"#,
+    ] {
+        assert_eq!(told(none), None, "{none}");
+    }
+}

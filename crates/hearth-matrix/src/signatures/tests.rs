@@ -124,3 +124,24 @@ fn keys_are_made_and_refused() {
         assert_eq!(SigningKey::from_file_format(text).unwrap_err(), error, "{text}");
     }
 }
+
+#[test]
+fn a_countersigned_event_takes_nothing_but_the_signature() {
+    let rules = rules(&RoomVersionId::V11).unwrap();
+    let ours = joined(rules);
+    let theirs = sign_event(&ours.json, server_name!("b"), &key(2), rules).unwrap();
+    let meddled = theirs.replace("\"depth\":1", "\"depth\":2");
+    let signed = countersigned(&ours.json, &meddled, server_name!("b")).unwrap();
+    assert_eq!(signed, theirs);
+    let signed = Pdu::from_remote(&signed, rules).unwrap();
+    let keys = |server: &ServerName, _: &str| Some(public(&key(if server == "a" { 1 } else { 2 })));
+    for server in ["a", "b"] {
+        let server = <&ServerName>::try_from(server).unwrap();
+        assert_eq!(verify_signature_of(&signed, server, rules, keys), Ok(()));
+    }
+    let unsigned = Err(VerifyError::Unsigned(server_name!("b").to_owned()));
+    assert_eq!(verify_signature_of(&ours, server_name!("b"), rules, keys), unsigned);
+    let wrong = Err(VerifyError::Wrong(server_name!("b").to_owned()));
+    let other_key = |_: &ServerName, _: &str| Some(public(&key(3)));
+    assert_eq!(verify_signature_of(&signed, server_name!("b"), rules, other_key), wrong);
+}
