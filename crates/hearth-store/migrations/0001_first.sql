@@ -36,7 +36,8 @@ CREATE TABLE rooms (
     creator    BIGINT NOT NULL,
     room_type  bytes(),
     federate   BIGINT NOT NULL,
-    created_ts BIGINT NOT NULL
+    created_ts BIGINT NOT NULL,
+    hearsay    BIGINT NOT NULL   -- 1 while invites and knocks alone tell of the room: then all of this may be wrong
 );
 
 -- What changes with nearly every event.
@@ -189,6 +190,8 @@ CREATE TABLE memberships (
     local      BIGINT NOT NULL,  -- 1 if the user is ours
     forgotten  BIGINT NOT NULL,
     stripped   bytes(),          -- invites and knocks: the stripped state that came with them, a JSON array
+    via        BIGINT,           -- of a room that we are not in: the server that told of it,
+    told_event bytes(),          -- and the id of the event, which then has no number
     PRIMARY KEY (room, usr, since)
 ) without_rowid();
 CREATE INDEX memberships_of_user ON memberships (usr, since);

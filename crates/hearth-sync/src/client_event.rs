@@ -450,6 +450,7 @@ mod tests {
                 sender: StringNum(1),
                 forgotten: false,
                 stripped: None,
+                told: None,
             })
             .collect()
     }

@@ -755,7 +755,7 @@ fn change_membership(
     if member.before == Some(member.after) {
         // The same membership with another profile or reason: the interval goes on.
         publication.exec(
-            "UPDATE memberships SET event = $1, sender = $2 WHERE room = $3 AND usr = $4 AND until IS NULL",
+            "UPDATE memberships SET event = $1, sender = $2, via = NULL WHERE room = $3 AND usr = $4 AND until IS NULL",
             &[event.into(), sender.into(), room.into(), member.user.into()],
         );
         return;

@@ -1,6 +1,13 @@
 //! Who is where: membership as intervals of positions.
 
-use crate::{Change, EventNum, Position, Publication, RoomNum, Row, StoreError, StringNum, Tx, UserNum};
+use std::sync::Arc;
+
+use hearth_matrix::ruma::OwnedEventId;
+
+use crate::{
+    Change, EventNum, FeedDecision, Position, Publication, RoomNum, RoomRecord, Row, StoreError, StringNum, Tx,
+    UserNum, Value,
+};
 
 /// A user's membership of a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,8 +80,20 @@ pub struct MembershipRow {
     pub sender: UserNum,
     /// The user wants to hear no more of the room.
     pub forgotten: bool,
-    /// Invites and knocks: the stripped state that came with them, a JSON array.
+    /// Invites and knocks: the stripped state that came with them, a JSON array. Of other memberships in rooms that we are not
+    /// in, the event.
     pub stripped: Option<String>,
+    /// Who told of it, if we are not in the room: the room's state as we have it doesn't know of it, and `event` is none.
+    pub told: Option<ToldBy>,
+}
+
+/// Who told us of a membership in a room that we are not in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToldBy {
+    /// The server.
+    pub server: StringNum,
+    /// Id of the member event.
+    pub event_id: OwnedEventId,
 }
 
 impl MembershipRow {
@@ -99,10 +118,25 @@ pub struct TakenMember {
     pub local: bool,
 }
 
+/// A membership of a user of ours in a room that we are not in.
+#[derive(Clone, Debug)]
+pub struct MemberElsewhere {
+    /// Who.
+    pub user: UserNum,
+    /// What.
+    pub membership: Membership,
+    /// Sender of the member event.
+    pub sender: UserNum,
+    /// The stripped state that came with it, a JSON array; of what is no invite and no knock, the event.
+    pub stripped: Option<String>,
+    /// Who told of it.
+    pub told: ToldBy,
+}
+
 macro_rules! select_memberships {
     ($rest:literal) => {
         concat!(
-            "SELECT room, usr, since, until, membership, event, sender, forgotten, stripped FROM memberships WHERE ",
+            "SELECT room, usr, since, until, membership, event, sender, forgotten, stripped, via, told_event FROM memberships WHERE ",
             $rest
         )
     };
@@ -119,7 +153,14 @@ fn membership_row(row: &dyn Row) -> Result<MembershipRow, StoreError> {
         sender: StringNum(row.int(6)?),
         forgotten: row.bool(7)?,
         stripped: row.opt_bytes(8)?.map(|_| row.utf8(8).map(str::to_owned)).transpose()?,
+        told: row.opt_int(9)?.map(|server| told_by(row, StringNum(server))).transpose()?,
     })
+}
+
+fn told_by(row: &dyn Row, server: StringNum) -> Result<ToldBy, StoreError> {
+    let event_id = OwnedEventId::try_from(row.utf8(10)?)
+        .map_err(|_| StoreError::Damaged("a membership of another server's room has no valid event id".into()))?;
+    Ok(ToldBy { server, event_id })
 }
 
 /// Access to memberships.
@@ -162,7 +203,7 @@ impl Members<'_, '_> {
     pub fn intervals(&mut self, user: UserNum) -> Result<Vec<MembershipRow>, StoreError> {
         self.tx.query(
             "SELECT room, usr, since, until, membership, event, sender, forgotten,
-                    CASE WHEN until IS NULL THEN stripped END
+                    CASE WHEN until IS NULL THEN stripped END, via, told_event
              FROM memberships WHERE usr = $1 ORDER BY room, since",
             &[user.into()],
             membership_row,
@@ -221,12 +262,76 @@ impl Members<'_, '_> {
         )
     }
 
-    /// Members of a room that was taken over from another server: they are there since ever.
+    /// How many rooms that we are not in a user is invited to.
+    pub fn invites_elsewhere(&mut self, user: UserNum) -> Result<i64, StoreError> {
+        let count = self.tx.one(
+            "SELECT CAST(count(*) AS BIGINT) FROM memberships
+             WHERE usr = $1 AND membership = 1 AND until IS NULL AND via IS NOT NULL",
+            &[user.into()],
+            |row| row.int(0),
+        )?;
+        Ok(count.unwrap_or(0))
+    }
+
+    /// Users of ours whose current membership of a room another server told us of.
+    pub fn told_elsewhere(&mut self, room: RoomNum) -> Result<Vec<MembershipRow>, StoreError> {
+        self.tx.query(
+            select_memberships!("room = $1 AND until IS NULL AND via IS NOT NULL ORDER BY usr"),
+            &[room.into()],
+            membership_row,
+        )
+    }
+
+    /// The room's state knows of a membership, too, of which another server told us; by this event, if there is one.
+    pub fn known_here(&mut self, room: RoomNum, user: UserNum, event: Option<EventNum>) -> Result<(), StoreError> {
+        self.tx.exec(
+            "UPDATE memberships SET via = NULL, event = $1 WHERE room = $2 AND usr = $3 AND until IS NULL",
+            &[event.map_or(0, |event| event.0).into(), room.into(), user.into()],
+        )
+    }
+
+    /// Takes down what another server told of a user of ours in a room that we are not in. The room itself stays as it is.
+    pub fn elsewhere(&mut self, room: &RoomRecord, member: &MemberElsewhere) -> Result<(), StoreError> {
+        let MemberElsewhere { user, membership, sender, stripped, told } = member;
+        let mut publication = Publication::new(Change::MemberDecided(Arc::new(FeedDecision {
+            room: room.num,
+            room_id: room.room_id.clone(),
+            user: *user,
+            after: *membership,
+        })));
+        publication.exec(
+            "UPDATE memberships SET until = position($1) WHERE room = $2 AND usr = $3 AND until IS NULL",
+            &[Value::Position, room.num.into(), (*user).into()],
+        );
+        publication.exec(
+            "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten, stripped, via,
+                 told_event)
+             VALUES ($1, $2, position($3), $4, 0, $5, 1, 0, $6, $7, $8)",
+            &[
+                room.num.into(),
+                (*user).into(),
+                Value::Position,
+                (*membership as i64).into(),
+                (*sender).into(),
+                stripped.as_deref().map(str::as_bytes).into(),
+                told.server.into(),
+                told.event_id.as_str().as_bytes().into(),
+            ],
+        );
+        self.tx.publish(publication);
+        Ok(())
+    }
+
+    /// Members of a room that was taken over from another server: they are there since ever. Of whom another server told us
+    /// before, that stays for now.
     pub fn take_over(&mut self, room: RoomNum, members: &[TakenMember]) -> Result<(), StoreError> {
         for TakenMember { user, membership, event, sender, local } in members {
             self.tx.exec(
                 "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten)
-                 VALUES ($1, $2, 0, $3, $4, $5, $6, 0) ON CONFLICT DO NOTHING",
+                 SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), 0, CAST($3 AS BIGINT), CAST($4 AS BIGINT),
+                     CAST($5 AS BIGINT), CAST($6 AS BIGINT), 0
+                 WHERE NOT EXISTS (SELECT 1 FROM memberships WHERE room = $1 AND usr = $2 AND until IS NULL)
+                 ON CONFLICT DO NOTHING",
                 &[
                     room.into(),
                     (*user).into(),

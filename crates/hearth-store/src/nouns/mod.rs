@@ -33,7 +33,7 @@ pub use destinations::{Destination, Destinations};
 pub use events::{DecidedMember, EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use graph::KeptEvent;
 pub use media::{Media, MediaFile, MediaPage, MediaPlace, MediaTable, NewMedia, Usage};
-pub use members::{Members, Membership, MembershipRow, TakenMember};
+pub use members::{MemberElsewhere, Members, Membership, MembershipRow, TakenMember, ToldBy};
 pub use notifications::{EventPush, Notification, Notifications, ReadUpto, RoomNote, Told, UnreadRow};
 pub use receipts::{Receipt, Receipts};
 pub use reports::Report;

@@ -27,6 +27,8 @@ pub struct RoomRecord {
     pub federate: bool,
     /// When it was created, milliseconds since the epoch.
     pub created_ts: i64,
+    /// Invites and knocks alone tell of the room: until we come in, all of this may be wrong.
+    pub hearsay: bool,
 }
 
 /// What changes with nearly every event of a room.
@@ -123,7 +125,7 @@ impl RoomNouns<'_, '_> {
             return Ok(Some(room));
         }
         let found = self.tx.one(
-            "SELECT num, room_id, version, creator, room_type, federate, created_ts FROM rooms WHERE room_id = $1",
+            "SELECT num, room_id, version, creator, room_type, federate, created_ts, hearsay FROM rooms WHERE room_id = $1",
             &[text.as_bytes().into()],
             record,
         )?;
@@ -138,7 +140,7 @@ impl RoomNouns<'_, '_> {
         let room = self
             .tx
             .one(
-                "SELECT num, room_id, version, creator, room_type, federate, created_ts FROM rooms WHERE num = $1",
+                "SELECT num, room_id, version, creator, room_type, federate, created_ts, hearsay FROM rooms WHERE num = $1",
                 &[num.into()],
                 record,
             )?
@@ -148,7 +150,10 @@ impl RoomNouns<'_, '_> {
 
     fn learn(&mut self, room: RoomRecord) -> Arc<RoomRecord> {
         let room = Arc::new(room);
-        self.tx.learned.learn_room(room.clone());
+        // What may change is not remembered.
+        if !room.hearsay {
+            self.tx.learned.learn_room(room.clone());
+        }
         room
     }
 
@@ -172,14 +177,15 @@ impl RoomNouns<'_, '_> {
             room_type,
             federate,
             created_ts,
+            hearsay: false,
         })
     }
 
     /// Makes a prepared room known. Its events come with [`append`](crate::Events::append).
     pub fn insert(&mut self, room: &Arc<RoomRecord>) -> Result<(), StoreError> {
         self.tx.exec(
-            "INSERT INTO rooms (num, room_id, version, creator, room_type, federate, created_ts)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO rooms (num, room_id, version, creator, room_type, federate, created_ts, hearsay)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             &[
                 room.num.into(),
                 room.room_id.as_str().as_bytes().into(),
@@ -188,9 +194,33 @@ impl RoomNouns<'_, '_> {
                 room.room_type.as_deref().map(str::as_bytes).into(),
                 room.federate.into(),
                 room.created_ts.into(),
+                room.hearsay.into(),
             ],
         )?;
-        self.tx.learned.learn_room(room.clone());
+        if !room.hearsay {
+            self.tx.learned.learn_room(room.clone());
+        }
+        Ok(())
+    }
+
+    /// Writes anew what we know of a room by hearsay. From now on it stands, unless the record says otherwise.
+    pub fn revise(&mut self, room: &Arc<RoomRecord>) -> Result<(), StoreError> {
+        self.tx.exec(
+            "UPDATE rooms SET version = $1, creator = $2, room_type = $3, federate = $4, created_ts = $5, hearsay = $6
+             WHERE num = $7 AND hearsay = 1",
+            &[
+                room.version.as_str().into(),
+                room.creator.into(),
+                room.room_type.as_deref().map(str::as_bytes).into(),
+                room.federate.into(),
+                room.created_ts.into(),
+                room.hearsay.into(),
+                room.num.into(),
+            ],
+        )?;
+        if !room.hearsay {
+            self.tx.learned.learn_room(room.clone());
+        }
         Ok(())
     }
 
@@ -365,5 +395,6 @@ fn record(row: &dyn Row) -> Result<RoomRecord, StoreError> {
         room_type: row.opt_bytes(4)?.map(|_| row.utf8(4).map(str::to_owned)).transpose()?,
         federate: row.bool(5)?,
         created_ts: row.int(6)?,
+        hearsay: row.bool(7)?,
     })
 }

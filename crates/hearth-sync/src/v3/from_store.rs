@@ -72,6 +72,8 @@ struct RoomPart<'a> {
     badge: Option<Badge>,
     /// The counts may be others, even if there is no other news.
     recounted: bool,
+    /// The event that ended it, of a room that we are not in: a JSON array. None of the room's events is here.
+    told: Option<&'a str>,
     /// The client hears of it for the first time, or once more from the start.
     anew: bool,
 }
@@ -252,6 +254,7 @@ impl Question<'_> {
             typing: self.typing.iter().find(|typing| typing.room == room.num),
             badge: sources.badges.by_room.get(&room.num).cloned(),
             recounted: sources.recounted && sources.badges.unread.contains(&room.num),
+            told: None,
             anew,
             room,
         };
@@ -327,6 +330,7 @@ impl Question<'_> {
             typing: None,
             badge: None,
             recounted: false,
+            told: row.stripped.as_deref().filter(|_| row.told.is_some() && !request.filter.timeline.is_shut()),
             anew: true,
         }))
     }
@@ -506,6 +510,12 @@ impl Question<'_> {
         write::key(out, "timeline");
         out.push_str("{\"events\":[");
         write_events(tx, out, &part.room, &part.timeline.rows, self.reader, part.history, options)?;
+        if let Some(told) = part.told.and_then(|told| told.strip_prefix('[')?.strip_suffix(']')) {
+            if !part.timeline.rows.is_empty() {
+                out.push(',');
+            }
+            out.push_str(told);
+        }
         let Timeline { limited, prev_batch, .. } = &part.timeline;
         write::push(out, format_args!("],\"limited\":{limited},\"prev_batch\":\"{prev_batch}\"}}"));
         write::key(out, self.request.state_after.unwrap_or("state"));
