@@ -33,6 +33,8 @@ pub(crate) struct Submission {
     pub(crate) ts: i64,
     /// The event id's own part in room versions 1 and 2.
     pub(crate) opaque: String,
+    /// An event is made also where the same state stands already.
+    pub(crate) again: bool,
 }
 
 /// Events on their way into one room.
@@ -164,9 +166,9 @@ impl<'t, 'c> Appender<'t, 'c> {
         }
     }
 
-    /// None of ours is in the room, but others are: what we know of it is old, and the way in leads through them.
+    /// None of ours is in the room, but others are: what we know of it is old or hearsay, and the way in leads through them.
     pub(crate) fn is_away(&self) -> bool {
-        self.tip.joined_local == 0 && self.tip.joined > 0
+        self.tip.joined_local == 0 && (self.tip.joined > 0 || self.tip.snapshot.is_none())
     }
 
     /// A user's present membership.
@@ -257,7 +259,7 @@ impl<'t, 'c> Appender<'t, 'c> {
         if self.extremity_ids.len() > PREV_EVENTS {
             return self.admit_on_newest(submission);
         }
-        let Submission { sender, draft, txn, ts, opaque } = submission;
+        let Submission { sender, draft, txn, ts, opaque, again } = submission;
         if let Some((device, txn_id)) = &txn
             && let Some(event_id) = self.of_txn(*device, txn_id, &draft)?
         {
@@ -272,6 +274,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             None => None,
         };
         if let Some((_, old)) = &replaced
+            && !again
             && old.sender == sender
             && *old.content.get() == *canonical_content(&draft)
         {

@@ -60,7 +60,9 @@ impl Rooms {
         let config = self.inner.config.clone();
         let version = request.version.clone().unwrap_or_else(|| config.default_version.clone());
         let rules = rules(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
-        if let Some(remote) = request.invite.iter().find(|user| !self.is_local(user)) {
+        let (creator, is_direct) = (request.creator.clone(), request.is_direct);
+        let elsewhere: Vec<OwnedUserId> = request.invite.iter().filter(|user| !self.is_local(user)).cloned().collect();
+        if let (Some(remote), false) = (elsewhere.first(), self.inner.inbound.is_connected()) {
             return Err(RoomError::Remote(remote.to_string()));
         }
         let alias = request.alias_localpart.as_deref().map(|localpart| alias(localpart, &config)).transpose()?;
@@ -77,7 +79,10 @@ impl Rooms {
             alias,
             opaque,
         };
-        commit(&self.inner.store, config, room).await
+        let room_id = commit(&self.inner.store, config, room).await?;
+        let invites = elsewhere.iter().map(|user| invite_of(user, member_content::bare("invite", None), is_direct));
+        self.invite_all(&room_id, &creator, invites.collect()).await;
+        Ok(room_id)
     }
 }
 
@@ -133,7 +138,7 @@ fn found(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Owned
     let record = tx.rooms().prepare(&create.room_id, &new.version, creator, room_type, federate, ts)?;
     let record = Arc::new(record);
 
-    let drafts = match drafts(tx, new)? {
+    let drafts = match drafts(tx, config, new)? {
         Ok(drafts) => drafts,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -143,7 +148,7 @@ fn found(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Owned
     };
     for (draft, opaque) in drafts.into_iter().zip(new.opaque.iter().skip(1)) {
         let sender = new.request.creator.clone();
-        let submission = Submission { sender, draft, txn: None, ts, opaque: opaque.clone() };
+        let submission = Submission { sender, draft, txn: None, ts, opaque: opaque.clone(), again: false };
         if let Err(refusal) = appender.admit(submission)? {
             return Ok(Err(as_state(refusal)));
         }
@@ -205,7 +210,7 @@ fn create_event(config: &RoomsConfig, new: &NewRoom, ts: i64) -> Result<Pdu, Roo
 }
 
 /// Everything after the create event.
-fn drafts(tx: &mut Tx<'_>, new: &NewRoom) -> Decision<Vec<Draft>> {
+fn drafts(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Vec<Draft>> {
     let request = &new.request;
     let mut drafts = Vec::new();
     let own = member_content::with_profile(tx, "join", &request.creator, None)?;
@@ -246,17 +251,22 @@ fn drafts(tx: &mut Tx<'_>, new: &NewRoom) -> Decision<Vec<Draft>> {
         let content = json!({ "topic": topic, "m.topic": { "m.text": [{ "body": topic, "mimetype": "text/plain" }] } });
         drafts.push(Draft::state("m.room.topic", "", object(content)));
     }
-    for user in &request.invite {
+    // Users of other servers are invited when the room stands.
+    for user in request.invite.iter().filter(|user| user.server_name() == config.server_name) {
         if membership::blocks_invites(tx, user)? {
             return Ok(Err(RoomError::InviteBlocked(user.clone())));
         }
-        let mut content = member_content::with_profile(tx, "invite", user, None)?;
-        if request.is_direct {
-            content.insert("is_direct".into(), CanonicalJsonValue::Bool(true));
-        }
-        drafts.push(Draft::state("m.room.member", user.as_str(), content));
+        let content = member_content::with_profile(tx, "invite", user, None)?;
+        drafts.push(invite_of(user, content, request.is_direct));
     }
     Ok(Ok(drafts))
+}
+
+fn invite_of(user: &OwnedUserId, mut content: CanonicalJsonObject, is_direct: bool) -> Draft {
+    if is_direct {
+        content.insert("is_direct".into(), CanonicalJsonValue::Bool(true));
+    }
+    Draft::state("m.room.member", user.as_str(), content)
 }
 
 /// No alias but the one made now can point to a new room.

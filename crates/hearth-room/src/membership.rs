@@ -46,10 +46,19 @@ impl Rooms {
         action: MemberAction,
         reason: Option<String>,
     ) -> Result<bool, RoomError> {
-        if let MemberAction::Invite(target) = &action
-            && !self.is_local(target)
-        {
-            return Err(RoomError::Remote(target.to_string()));
+        match &action {
+            MemberAction::Invite(target) if !self.is_local(target) => {
+                let (sender, target) = (sender.to_owned(), target.clone());
+                let plan = move |appender: &mut Appender<'_, '_>| invite(appender, &sender, &target, reason.as_deref());
+                let made = self.invite_elsewhere(room_id, None, plan).await;
+                return made.map(|_| true).map_err(RoomError::unless_known);
+            }
+            MemberAction::Leave => {
+                if let Some(elsewhere) = self.elsewhere(sender, room_id).await? {
+                    return self.leave_elsewhere(sender, room_id, &elsewhere, reason).await;
+                }
+            }
+            _ => {}
         }
         let comes = matches!(action, MemberAction::Join { .. } | MemberAction::Knock);
         let sender = sender.to_owned();
@@ -135,6 +144,13 @@ impl Rooms {
     }
 }
 
+/// Whom a draft invites.
+pub(crate) fn invites(draft: &Draft) -> Option<OwnedUserId> {
+    let invite = draft.content.get("membership").and_then(CanonicalJsonValue::as_str) == Some("invite");
+    let target = draft.state_key.as_deref().filter(|_| invite && draft.kind == "m.room.member")?;
+    OwnedUserId::try_from(target).ok()
+}
+
 /// A member event that a client wrote as plain state.
 pub(crate) fn state_step(appender: &mut Appender<'_, '_>, sender: &OwnedUserId, draft: &Draft) -> Decision<Step> {
     let target = draft.state_key.as_deref().unwrap_or_default();
@@ -177,6 +193,9 @@ pub(crate) fn join(
         return Ok(Err(RoomError::UnknownRoom));
     }
     let before = appender.membership(user)?;
+    if before != Some(Membership::Join) && is_told_elsewhere(appender, user)? {
+        return Ok(Err(RoomError::UnknownRoom));
+    }
     match before {
         Some(Membership::Join) => return Ok(Ok(Step::Nothing)),
         Some(Membership::Ban) => return forbidden(format!("{user} is banned from the room")),
@@ -201,6 +220,13 @@ pub(crate) fn join(
         _ => return forbidden("You are not invited to this room"),
     }
     member_step(user, user, content)
+}
+
+/// Whether another server told us of the user's membership: he knows more of the room than we do.
+fn is_told_elsewhere(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<bool, StoreError> {
+    let Some(num) = appender.tx.string_num(user.as_str())? else { return Ok(false) };
+    let room = appender.room.num;
+    Ok(appender.tx.members().current(room, num)?.is_some_and(|row| row.told.is_some()))
 }
 
 /// A member of ours who may let a user into a restricted room whose conditions the user meets.
@@ -266,6 +292,9 @@ fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<R
 }
 
 pub(crate) fn knock(appender: &mut Appender<'_, '_>, user: &OwnedUserId, reason: Option<&str>) -> Decision<Step> {
+    if appender.is_away() {
+        return Ok(Err(RoomError::UnknownRoom));
+    }
     match appender.membership(user)? {
         Some(Membership::Knock) => return Ok(Ok(Step::Nothing)),
         Some(Membership::Join) => return forbidden(format!("{user} is in the room already")),

@@ -85,6 +85,9 @@ impl Rooms {
         draft: Draft,
         ts: Option<i64>,
     ) -> Result<OwnedEventId, RoomError> {
+        if let Some(target) = membership::invites(&draft).filter(|target| !self.is_local(target)) {
+            return self.invite_elsewhere_by(sender, room_id, &target, draft, ts).await;
+        }
         let sender = sender.to_owned();
         let server_name = self.inner.config.server_name.clone();
         let turns_guests_out = guests::turns_guests_out(&draft);
@@ -117,6 +120,28 @@ impl Rooms {
             self.turn_guests_out(room_id).await?;
         }
         Ok(event_id)
+    }
+
+    /// An invite to a user of another server that a client wrote as plain state.
+    async fn invite_elsewhere_by(
+        &self,
+        sender: &UserId,
+        room_id: &RoomId,
+        target: &OwnedUserId,
+        draft: Draft,
+        ts: Option<i64>,
+    ) -> Result<OwnedEventId, RoomError> {
+        let (sender, target) = (sender.to_owned(), target.clone());
+        let made = self.invite_elsewhere(room_id, ts, move |appender| {
+            if let Err(refusal) = known_member(appender, &sender)? {
+                return Ok(Err(refusal));
+            }
+            if appender.membership(&target)? == Some(Membership::Join) {
+                return Ok(Err(RoomError::Forbidden(format!("{target} is already in the room"))));
+            }
+            Ok(Ok(Step::Send(sender.clone(), draft.clone())))
+        });
+        made.await.map_err(RoomError::unless_known)
     }
 
     async fn submit(

@@ -1,14 +1,22 @@
 //! Stripped state: what somebody who is invited or knocks is told of a room before he is in.
 //!
-//! Spec: client-server API, "Stripped state".
+//! Clients get it stripped, but for the create event, which is whole: clients tell a room's version and id by it, and
+//! Complement asks for it. Other servers get events as they are.
+//! Spec: client-server API, "Stripped state"; server-server API, "Inviting to a room", "Knocking upon a room".
+
+use std::sync::Arc;
 
 use hearth_matrix::{
-    Pdu,
+    Pdu, RoomVersionRules,
     client_format::{self, ClientFormat},
 };
 use hearth_store::StoreError;
 
 use crate::append::Appender;
+
+/// Pieces of state that another server may tell of a room, and their bytes in all; the rest is let go.
+const TOLD: usize = 100;
+const TOLD_BYTES: usize = 128 << 10;
 
 const TYPES: [&str; 7] = [
     "m.room.create",
@@ -25,19 +33,57 @@ const TYPES: [&str; 7] = [
 /// The event itself is whole: clients show when somebody was invited, and sort by it.
 pub(crate) fn stripped_state(appender: &mut Appender<'_, '_>, member: &Pdu) -> Result<String, StoreError> {
     let mut out = String::from("[");
-    for kind in TYPES {
-        if let Some((_, pdu)) = appender.state(kind, "")? {
-            client_format::write_stripped(&mut out, &pdu);
-            out.push(',');
+    for pdu in events(appender, member)? {
+        match &*pdu.kind {
+            "m.room.create" => {
+                client_format::write_event(&mut out, &pdu, appender.room_rules(), ClientFormat::default());
+            }
+            _ => client_format::write_stripped(&mut out, &pdu),
         }
-    }
-    if member.state_key.as_deref() != Some(member.sender.as_str())
-        && let Some((_, pdu)) = appender.state("m.room.member", member.sender.as_str())?
-    {
-        client_format::write_stripped(&mut out, &pdu);
         out.push(',');
     }
     client_format::write_event(&mut out, member, appender.room_rules(), ClientFormat::default());
     out.push(']');
     Ok(out)
+}
+
+/// The same for another server: events as JSON, without the member event.
+pub(crate) fn federation_state(appender: &mut Appender<'_, '_>, member: &Pdu) -> Result<Vec<String>, StoreError> {
+    Ok(events(appender, member)?.iter().map(|pdu| pdu.json.to_string()).collect())
+}
+
+fn events(appender: &mut Appender<'_, '_>, member: &Pdu) -> Result<Vec<Arc<Pdu>>, StoreError> {
+    let mut events = Vec::with_capacity(TYPES.len() + 1);
+    for kind in TYPES {
+        events.extend(appender.state(kind, "")?.map(|(_, pdu)| pdu));
+    }
+    if member.state_key.as_deref() != Some(member.sender.as_str()) {
+        events.extend(appender.state("m.room.member", member.sender.as_str())?.map(|(_, pdu)| pdu));
+    }
+    Ok(events)
+}
+
+/// What another server told of a room, for clients; with the member event to which it belongs, if there is one.
+pub(crate) fn told(state: &[String], member: Option<&Pdu>, rules: &RoomVersionRules) -> String {
+    let mut out = String::from("[");
+    for json in state.iter().take(TOLD) {
+        let before = out.len();
+        let create = Pdu::from_remote(json, rules).ok().filter(|pdu| pdu.is_state("m.room.create", ""));
+        match create {
+            Some(create) => client_format::write_event(&mut out, &create, rules, ClientFormat::default()),
+            None if client_format::write_told(&mut out, json) => {}
+            None => continue,
+        }
+        if out.len() > TOLD_BYTES {
+            out.truncate(before);
+            continue;
+        }
+        out.push(',');
+    }
+    match member {
+        Some(member) => client_format::write_event(&mut out, member, rules, ClientFormat::default()),
+        None => out.truncate(out.trim_end_matches(',').len()),
+    }
+    out.push(']');
+    out
 }

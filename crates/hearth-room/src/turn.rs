@@ -212,7 +212,7 @@ fn one(appender: &mut Appender<'_, '_>, work: &Work) -> Result<Outcome, StoreErr
     match (work.plan)(appender)? {
         Ok(Step::Send(sender, draft)) => {
             let txn = work.txn.clone();
-            let submission = Submission { sender, draft, txn, ts: work.ts, opaque: work.opaque.clone() };
+            let submission = Submission { sender, draft, txn, ts: work.ts, opaque: work.opaque.clone(), again: false };
             Ok(appender.admit(submission)?.map(Done::Event))
         }
         Ok(Step::Nothing) => Ok(Ok(Done::Nothing)),

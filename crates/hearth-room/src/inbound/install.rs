@@ -89,15 +89,27 @@ impl Rooms {
         let (room_type, room_id) = (text("type"), join.room_id.clone());
         let federate = content.get("m.federate").and_then(serde_json::Value::as_bool).unwrap_or(true);
         let write = self.inner.store.write(Self::moving_into(&join.room_id), move |tx| {
-            if let Some(room) = tx.rooms().by_id(&room_id)? {
+            let known = tx.rooms().by_id(&room_id)?;
+            if let Some(room) = known.clone().filter(|room| !room.hearsay) {
                 return Ok(room);
             }
             let creator = tx.intern(create.sender.as_str())?;
             let room_type = room_type.clone();
             let ts = create.origin_server_ts;
-            let record = Arc::new(tx.rooms().prepare(&room_id, &version, creator, room_type, federate, ts)?);
-            tx.rooms().insert(&record)?;
-            Ok(record)
+            let prepared = tx.rooms().prepare(&room_id, &version, creator, room_type, federate, ts)?;
+            match known {
+                Some(known) => {
+                    // What invites told of it may have been wrong.
+                    let record = Arc::new(RoomRecord { num: known.num, ..prepared });
+                    tx.rooms().revise(&record)?;
+                    Ok(record)
+                }
+                None => {
+                    let record = Arc::new(prepared);
+                    tx.rooms().insert(&record)?;
+                    Ok(record)
+                }
+            }
         });
         Ok(write.await?)
     }
@@ -173,7 +185,10 @@ impl Rooms {
         let write = self.inner.store.write(vec![Noun::Room(room.num)], move |tx| {
             let mut appender = Appender::at_tip(tx, room.clone(), &config)?;
             match appender.take_over(&join, &told, counts)? {
-                Ok(()) => appender.write().map(|_| Ok(())),
+                Ok(()) => {
+                    appender.settle_hearsay()?;
+                    appender.write().map(|_| Ok(()))
+                }
                 Err(refusal) => Ok(Err(refusal)),
             }
         });

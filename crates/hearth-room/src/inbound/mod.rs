@@ -5,11 +5,16 @@
 //! Spec: server-server API, "PDUs", "Retrieving events".
 
 mod acl;
+mod elsewhere;
 mod gather;
+mod handshake;
 mod history;
 mod install;
+mod invite;
 mod join;
 mod judge;
+mod knock;
+mod leave;
 mod merge;
 mod neighbours;
 mod receive;
@@ -31,9 +36,11 @@ pub(crate) use acl::ServerAcl;
 pub use join::Welcomed;
 pub(crate) use judge::Arrival;
 pub use judge::Verdict;
+pub use knock::Heard;
 pub use merge::DUMMY_EVENT;
 pub use neighbours::{
-    Answer, JoinAnswer, MissingEvents, Neighbours, Refusal, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
+    Answer, Invitation, JoinAnswer, MissingEvents, Neighbours, Refusal, StateAt, StateIdsAt, Template, Unanswered,
+    WantedKey,
 };
 pub use receive::{Dropped, Received};
 pub use serve::StateBefore;
@@ -63,6 +70,11 @@ impl Default for Inbound {
 }
 
 impl Inbound {
+    /// Whether we talk to other servers at all.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.neighbours.get().is_some()
+    }
+
     fn workers(&self) -> MutexGuard<'_, FxHashMap<OwnedRoomId, Arc<Notify>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -101,6 +101,27 @@ pub struct JoinAnswer {
     pub auth_chain: Vec<String>,
 }
 
+/// An invite on its way to the server of who is invited.
+#[derive(Clone, Debug)]
+pub struct Invitation {
+    /// The room.
+    pub room_id: OwnedRoomId,
+    /// Its version.
+    pub version: RoomVersionId,
+    /// The invite's id.
+    pub event_id: OwnedEventId,
+    /// The invite, signed by the inviter's server.
+    pub event: String,
+    /// What is told of the room: events, or what others make of them.
+    pub room_state: Vec<String>,
+}
+
+/// The answer of a server to which nothing leads.
+fn not_asked<'a, T: Send + 'a>(server: &ServerName) -> Answer<'a, Result<T, Unanswered>> {
+    let error = Unanswered::Unreachable(format!("{server} is not asked"));
+    Box::pin(std::future::ready(Err(error)))
+}
+
 /// Other servers. Events come as JSON in federation format, unchecked.
 pub trait Neighbours: Send + Sync + 'static {
     /// Public keys, many at once; those that are not to be had are left out.
@@ -181,7 +202,63 @@ pub trait Neighbours: Send + Sync + 'static {
         alias: &'a RoomAliasId,
     ) -> Answer<'a, Result<(OwnedRoomId, Vec<OwnedServerName>), Unanswered>> {
         let _ = alias;
-        let error = Unanswered::Unreachable(format!("{server} is not asked for aliases"));
-        Box::pin(std::future::ready(Err(error)))
+        not_asked(server)
+    }
+
+    /// `GET /make_leave/{roomId}/{userId}`
+    fn make_leave<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+    ) -> Answer<'a, Result<Template, Unanswered>> {
+        let _ = (room_id, user);
+        not_asked(server)
+    }
+
+    /// `PUT /send_leave/{roomId}/{eventId}`
+    fn send_leave<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<(), Unanswered>> {
+        let _ = (room_id, event_id, event);
+        not_asked(server)
+    }
+
+    /// `GET /make_knock/{roomId}/{userId}`
+    fn make_knock<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+        versions: &'a [RoomVersionId],
+    ) -> Answer<'a, Result<Template, Unanswered>> {
+        let _ = (room_id, user, versions);
+        not_asked(server)
+    }
+
+    /// `PUT /send_knock/{roomId}/{eventId}`: what is told of the room.
+    fn send_knock<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
+        let _ = (room_id, event_id, event);
+        not_asked(server)
+    }
+
+    /// `PUT /invite/{roomId}/{eventId}`: the invite with the signature of the server asked.
+    fn invite<'a>(
+        &'a self,
+        server: &'a ServerName,
+        invitation: &'a Invitation,
+    ) -> Answer<'a, Result<String, Unanswered>> {
+        let _ = invitation;
+        not_asked(server)
     }
 }

@@ -49,7 +49,7 @@ pub enum Dropped {
 }
 
 /// A room that we are in, and its server ACL.
-type KnownRoom = (Arc<RoomRecord>, Option<ServerAcl>);
+pub(super) type KnownRoom = (Arc<RoomRecord>, Option<ServerAcl>);
 
 /// A PDU with its place in the transaction.
 struct Candidate {
@@ -77,7 +77,10 @@ impl Rooms {
                 received[at].outcome = Err(Dropped::Malformed("it names no room".into()));
                 continue;
             };
-            let Some((room, acl)) = known.iter().flatten().find(|(room, _)| room.room_id == *room_id) else { continue };
+            let Some((room, acl)) = known.iter().flatten().find(|(room, _)| room.room_id == *room_id) else {
+                received[at] = self.end_elsewhere(json, room_id).await?;
+                continue;
+            };
             match candidate(origin, json, room, acl.as_ref()) {
                 Ok(pdu) => {
                     received[at] = Received { event_id: Some(pdu.event_id.clone()), outcome: Ok(()) };
@@ -173,7 +176,7 @@ fn room_id(json: &str) -> Option<OwnedRoomId> {
 }
 
 /// A room that we are in, and its server ACL.
-fn standing_of(tx: &mut Tx<'_>, room_id: &OwnedRoomId) -> Result<Option<KnownRoom>, StoreError> {
+pub(super) fn standing_of(tx: &mut Tx<'_>, room_id: &OwnedRoomId) -> Result<Option<KnownRoom>, StoreError> {
     let Some(room) = tx.rooms().by_id(room_id)? else { return Ok(None) };
     let Some(tip) = tx.rooms().tip(room.num)?.filter(|tip| tip.joined_local > 0) else { return Ok(None) };
     let (Some(kind), Some(state_key)) = (tx.string_num("m.room.server_acl")?, tx.string_num("")?) else {

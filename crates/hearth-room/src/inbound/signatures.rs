@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
-use hearth_matrix::signatures::{VerifyError, key_ids, required, verify};
+use hearth_matrix::signatures::{VerifyError, key_ids, required, verify, verify_signature_of};
 use hearth_matrix::{Pdu, RoomVersionRules};
 
 use super::{Neighbours, WantedKey};
@@ -30,11 +30,26 @@ impl Keys {
 
     fn verify(&self, pdu: &Pdu, rules: &RoomVersionRules) -> Result<(), VerifyError> {
         let at = valid_at(pdu, rules);
-        verify(pdu, rules, |server: &ServerName, key_id: &str| {
-            let known = self.0.get(&(server.to_owned(), key_id.to_owned()))?;
-            known.iter().find(|(valid_at, _)| *valid_at == at).map(|(_, key)| *key)
-        })
+        verify(pdu, rules, |server, key_id| self.get(server, key_id, at))
     }
+
+    fn get(&self, server: &ServerName, key_id: &str, at: Option<i64>) -> Option<[u8; 32]> {
+        let known = self.0.get(&(server.to_owned(), key_id.to_owned()))?;
+        known.iter().find(|(valid_at, _)| *valid_at == at).map(|(_, key)| *key)
+    }
+}
+
+/// Checks the signature of one server, whether the event needs it or not.
+pub(super) async fn check_signature_of(
+    neighbours: &dyn Neighbours,
+    pdu: &Pdu,
+    server: &ServerName,
+    rules: &RoomVersionRules,
+) -> Result<(), VerifyError> {
+    let at = valid_at(pdu, rules);
+    let wanted = key_ids(pdu, server).into_iter().map(|key_id| WantedKey { server: server.to_owned(), key_id, at });
+    let keys = Keys::new(neighbours.keys(wanted.collect()).await);
+    verify_signature_of(pdu, server, rules, |server, key_id| keys.get(server, key_id, at))
 }
 
 fn valid_at(pdu: &Pdu, rules: &RoomVersionRules) -> Option<i64> {

@@ -1,5 +1,7 @@
 //! Several servers in one process, with links between them that can be cut.
 
+mod invites;
+mod knocks;
 mod outcomes;
 mod postgres;
 mod simulation;
@@ -13,10 +15,12 @@ use hearth_matrix::ruma::{
 };
 use hearth_matrix::{Draft, Pdu, SigningKey};
 use hearth_room::{
-    Answer, CreateRoom, JoinAnswer, MissingEvents, Neighbours, Preset, Refusal, RoomError, Rooms, RoomsConfig, StateAt,
-    StateIdsAt, Template, Unanswered, WantedKey,
+    Answer, CreateRoom, Invitation, JoinAnswer, MissingEvents, Neighbours, Preset, Refusal, RoomError, Rooms,
+    RoomsConfig, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
 };
-use hearth_store::{Change, DatabaseUrl, Noun, Standing, StateKey, Store, StoreOptions, Tip, WallTime};
+use hearth_store::{
+    Change, DatabaseUrl, MembershipRow, NewAccount, Noun, Standing, StateKey, Store, StoreOptions, Tip, WallTime,
+};
 
 /// An event on its way.
 #[derive(Clone, Debug)]
@@ -84,7 +88,14 @@ impl Net {
     pub(super) async fn move_in(self: &Arc<Self>, n: usize, store: Store, seed: u64) {
         for u in 0..2 {
             let user = user(u, n);
-            store.write(vec![Noun::Name(user.to_string())], move |tx| tx.intern(user.as_str())).await.expect("writes");
+            let nouns = vec![Noun::Name(user.to_string())];
+            let created = store.write(nouns, move |tx| {
+                let (user_id, localpart) = (user.as_str(), user.localpart());
+                let kind = hearth_store::UserKind::User;
+                let account = NewAccount { user_id, localpart, password_hash: None, kind, admin: false, created_ts: 1 };
+                tx.accounts().create(account)
+            });
+            created.await.expect("writes");
         }
         let config = RoomsConfig { server_name: name(n), signing_key: key(n), default_version: RoomVersionId::V12 };
         let time = WallTime::manual(1_000_000);
@@ -270,10 +281,15 @@ impl House {
 
 /// A public room of the first server's first user.
 pub(super) async fn public_room(house: &House, version: RoomVersionId) -> OwnedRoomId {
-    let request = CreateRoom {
+    house.rooms.create(new_room(version, Preset::PublicChat)).await.expect("a room")
+}
+
+/// A room to be of the first server's first user.
+pub(super) fn new_room(version: RoomVersionId, preset: Preset) -> CreateRoom {
+    CreateRoom {
         creator: user(0, 0),
         version: Some(version),
-        preset: Preset::PublicChat,
+        preset,
         creation_content: CanonicalJsonObject::new(),
         power_levels: None,
         initial_state: Vec::new(),
@@ -283,8 +299,7 @@ pub(super) async fn public_room(house: &House, version: RoomVersionId) -> OwnedR
         invite: Vec::new(),
         is_direct: false,
         published: false,
-    };
-    house.rooms.create(request).await.expect("a room")
+    }
 }
 
 /// The other servers as one of them sees them.
@@ -304,7 +319,13 @@ impl View {
 }
 
 fn refused(error: RoomError) -> Unanswered {
-    Unanswered::Refused(Refusal::because(error.to_string()))
+    let (status, errcode) = match &error {
+        RoomError::InviteBlocked(_) => (403, "M_INVITE_BLOCKED"),
+        RoomError::UnsupportedVersion(_) => (400, "M_INCOMPATIBLE_ROOM_VERSION"),
+        RoomError::UnknownRoom => (404, "M_NOT_FOUND"),
+        _ => return Unanswered::Refused(Refusal::because(error.to_string())),
+    };
+    Unanswered::Refused(Refusal { status, errcode: errcode.into(), message: error.to_string() })
 }
 
 fn jsons(pdus: &[Arc<Pdu>]) -> Vec<String> {
@@ -433,9 +454,77 @@ impl Neighbours for View {
             })
         })
     }
+
+    fn make_leave<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+    ) -> Answer<'a, Result<Template, Unanswered>> {
+        Box::pin(async move { self.ask(server)?.rooms.leave_template(room_id, user).await.map_err(refused) })
+    }
+
+    fn send_leave<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<(), Unanswered>> {
+        Box::pin(async move {
+            let house = self.ask(server)?;
+            let leave = house.rooms.take_leave(&self.me, room_id, event_id, &event).await.map_err(refused)?;
+            lock(&house.outbox).push(leave);
+            Ok(())
+        })
+    }
+
+    fn make_knock<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+        versions: &'a [RoomVersionId],
+    ) -> Answer<'a, Result<Template, Unanswered>> {
+        Box::pin(async move { self.ask(server)?.rooms.knock_template(room_id, user, versions).await.map_err(refused) })
+    }
+
+    fn send_knock<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
+        Box::pin(async move {
+            let house = self.ask(server)?;
+            let heard = house.rooms.take_knock(&self.me, room_id, event_id, &event).await.map_err(refused)?;
+            lock(&house.outbox).push(heard.event);
+            Ok(heard.room_state)
+        })
+    }
+
+    fn invite<'a>(
+        &'a self,
+        server: &'a ServerName,
+        invitation: &'a Invitation,
+    ) -> Answer<'a, Result<String, Unanswered>> {
+        Box::pin(async move { self.ask(server)?.rooms.take_invite(&self.me, invitation).await.map_err(refused) })
+    }
 }
 
 impl House {
+    /// How a user of ours stands to a room, as he is told.
+    pub(super) async fn told(&self, room_id: &RoomId, user: &UserId) -> Option<MembershipRow> {
+        let (room_id, user) = (room_id.to_owned(), user.to_owned());
+        let read = self.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(None) };
+            let Some(user) = tx.string_num(user.as_str())? else { return Ok(None) };
+            tx.members().current(room.num, user)
+        });
+        read.await.expect("reads")
+    }
+
     /// An event of the one room that there is.
     async fn find(&self, event_id: &EventId) -> Option<String> {
         let event_id = event_id.to_owned();
