@@ -153,6 +153,9 @@ pub(crate) fn invites(draft: &Draft) -> Option<OwnedUserId> {
 
 /// A member event that a client wrote as plain state.
 pub(crate) fn state_step(appender: &mut Appender<'_, '_>, sender: &OwnedUserId, draft: &Draft) -> Decision<Step> {
+    if appender.is_away() {
+        return Ok(Err(RoomError::UnknownRoom));
+    }
     let target = draft.state_key.as_deref().unwrap_or_default();
     let Ok(target_id) = UserId::parse(target) else {
         return Ok(Err(RoomError::BadEvent(format!("{target:?} is no user id"))));

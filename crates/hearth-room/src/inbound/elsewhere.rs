@@ -237,13 +237,16 @@ fn current(tx: &mut Tx<'_>, room: &RoomRecord, user: &UserId) -> Result<Option<M
 fn ways(tx: &mut Tx<'_>, user: &UserId, room_id: &RoomId) -> Result<Ways, StoreError> {
     let mut ways = Ways::default();
     if let Some(room) = tx.rooms().by_id(room_id)? {
-        let row = current(tx, &room, user)?;
-        if let Some(row) = row.filter(|row| matches!(row.membership, Membership::Invite | Membership::Knock)) {
+        if let Some(row) = current(tx, &room, user)? {
+            let offers = matches!(row.membership, Membership::Invite | Membership::Knock);
+            let servers = if offers { &mut ways.inviting } else { &mut ways.there };
             if let Some(told) = &row.told {
-                ways.inviting.extend(ServerName::parse(&*tx.string(told.server)?));
+                servers.extend(ServerName::parse(&*tx.string(told.server)?));
             }
-            let sender = tx.string(row.sender)?;
-            ways.inviting.extend(<&UserId>::try_from(&*sender).map(|sender| sender.server_name().to_owned()));
+            if offers {
+                let sender = tx.string(row.sender)?;
+                servers.extend(<&UserId>::try_from(&*sender).map(|sender| sender.server_name().to_owned()));
+            }
         }
         let known = tx.rooms().servers(room.num, SERVERS as i64)?;
         ways.there.extend(known.iter().filter_map(|server| ServerName::parse(&**server).ok()));

@@ -464,3 +464,29 @@ async fn what_is_said_of_a_room_we_are_not_in_is_dropped() {
     assert_eq!(received[0].outcome, Err(Dropped::UnknownRoom), "it names no invite that it ends");
     assert_eq!(membership(&there, &room, &user(0, 1)).await, Some(Membership::Invite));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_only_hears_of_a_room_writes_nothing_into_it() {
+    let (net, room) = invited(RoomVersionId::V10, 2).await;
+    let there = net.house(1);
+    let guest = user(0, 1);
+    for membership in ["join", "leave", "knock", "invite", "ban"] {
+        let content = json!({ "membership": membership });
+        let refusal = there.set(&room, &guest, "m.room.member", guest.as_str(), content).await;
+        assert!(matches!(refusal, Err(RoomError::Forbidden(_))), "{membership}: {refusal:?}");
+    }
+    assert!(matches!(there.send(&room, &guest, "hello").await, Err(RoomError::Forbidden(_))));
+    assert!(matches!(invite(&there, &room, guest.clone(), user(1, 1)).await, Err(RoomError::Forbidden(_))));
+    assert!(there.tip(&room).await.is_none());
+    assert_eq!(membership(&there, &room, &guest).await, Some(Membership::Invite));
+    // Nor does who was there once.
+    enter(&there, &room, guest.clone()).await.expect("may come in");
+    leave(&there, &room, guest.clone()).await.expect("may leave");
+    net.calm_down().await;
+    let before = there.tip(&room).await;
+    for membership in ["join", "leave", "knock"] {
+        let content = json!({ "membership": membership });
+        assert!(there.set(&room, &guest, "m.room.member", guest.as_str(), content).await.is_err(), "{membership}");
+    }
+    assert_eq!(there.tip(&room).await, before);
+}
