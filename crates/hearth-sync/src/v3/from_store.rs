@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hearth_matrix::ruma::RoomId;
 use hearth_store::{
     EventNum, EventRow, Membership, MembershipRow, Position, RoomHead, RoomNum, RoomRecord, SnapshotNum, StoreError,
     StringNum, Tx, UserNum,
@@ -319,6 +320,7 @@ impl Question<'_> {
             };
             told = self.state(tx, sources, &room, base, None, end, &timeline, &[], members)?;
         }
+        let room_id = room.room_id.clone();
         Ok(Some(RoomPart {
             room,
             history,
@@ -330,9 +332,16 @@ impl Question<'_> {
             typing: None,
             badge: None,
             recounted: false,
-            told: row.stripped.as_deref().filter(|_| row.told.is_some() && !request.filter.timeline.is_shut()),
+            told: row.stripped.as_deref().filter(|_| row.told.is_some() && self.shows_members(&room_id)),
             anew: true,
         }))
+    }
+
+    /// Whether member events of a room pass the filter.
+    fn shows_members(&self, room_id: &RoomId) -> bool {
+        let filter = &self.request.filter;
+        let timeline = &filter.timeline;
+        filter.timeline_limit > 0 && timeline.allows_room(room_id) && timeline.allows_type("m.room.member")
     }
 
     fn is_hidden_invite(&self, sources: &Sources<'_>, row: &MembershipRow) -> bool {
@@ -534,30 +543,8 @@ impl Question<'_> {
             badge.write(out, filter.unread_threads);
         }
         if let Some(summary) = &part.summary {
-            self.write_summary(tx, out, summary)?;
+            write::summary(tx, out, summary)?;
         }
-        out.push('}');
-        Ok(())
-    }
-
-    fn write_summary(&self, tx: &mut Tx<'_>, out: &mut String, summary: &Summary) -> Result<(), StoreError> {
-        write::key(out, "summary");
-        out.push('{');
-        if let Some(heroes) = &summary.heroes {
-            write::key(out, "m.heroes");
-            out.push('[');
-            for (n, hero) in heroes.iter().enumerate() {
-                if n > 0 {
-                    out.push(',');
-                }
-                hearth_matrix::canonical::write_string(out, &tx.string(*hero)?);
-            }
-            out.push(']');
-        }
-        write::key(out, "m.joined_member_count");
-        write::push(out, summary.joined);
-        write::key(out, "m.invited_member_count");
-        write::push(out, summary.invited);
         out.push('}');
         Ok(())
     }

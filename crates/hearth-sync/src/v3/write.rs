@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use hearth_matrix::canonical::write_string;
-use hearth_store::UserNum;
+use hearth_store::{StoreError, Tx, UserNum};
 use hearth_user::presence::Seen;
 use rustc_hash::FxHashSet;
 
@@ -11,6 +11,7 @@ use crate::SyncToken;
 use crate::filter::{EventMatch, Filter};
 use crate::hub::PresenceNews;
 use crate::streams::receipts::{self, Told};
+use crate::streams::summary::Summary;
 
 /// Appends what can be displayed.
 pub(crate) fn push(out: &mut String, what: impl Display) {
@@ -118,4 +119,27 @@ impl<'a> Ephemeral<'a> {
         }
         out.push_str("]}");
     }
+}
+
+/// The summary of a room.
+pub(super) fn summary(tx: &mut Tx<'_>, out: &mut String, summary: &Summary) -> Result<(), StoreError> {
+    key(out, "summary");
+    out.push('{');
+    if let Some(heroes) = &summary.heroes {
+        key(out, "m.heroes");
+        out.push('[');
+        for (n, hero) in heroes.iter().enumerate() {
+            if n > 0 {
+                out.push(',');
+            }
+            hearth_matrix::canonical::write_string(out, &tx.string(*hero)?);
+        }
+        out.push(']');
+    }
+    key(out, "m.joined_member_count");
+    push(out, summary.joined);
+    key(out, "m.invited_member_count");
+    push(out, summary.invited);
+    out.push('}');
+    Ok(())
 }
