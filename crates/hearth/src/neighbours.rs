@@ -10,7 +10,9 @@ use hearth_matrix::ruma::api::OutgoingRequest;
 use hearth_matrix::ruma::api::federation::authorization::get_event_authorization;
 use hearth_matrix::ruma::api::federation::backfill::get_backfill;
 use hearth_matrix::ruma::api::federation::event::{get_event, get_missing_events, get_room_state, get_room_state_ids};
-use hearth_matrix::ruma::api::federation::membership::{create_join_event, prepare_join_event};
+use hearth_matrix::ruma::api::federation::membership::{
+    create_join_event, prepare_join_event, prepare_knock_event, prepare_leave_event,
+};
 use hearth_matrix::ruma::api::federation::query::get_room_information;
 use hearth_matrix::ruma::api::path_builder::PathBuilder;
 use hearth_matrix::ruma::{
@@ -18,7 +20,8 @@ use hearth_matrix::ruma::{
 };
 use hearth_remote::{Limits, Remote, RemoteError, SendOptions, Signing};
 use hearth_room::{
-    Answer, JoinAnswer, MissingEvents, Neighbours, Refusal, StateAt, StateIdsAt, Template, Unanswered, WantedKey,
+    Answer, Invitation, JoinAnswer, MissingEvents, Neighbours, Refusal, StateAt, StateIdsAt, Template, Unanswered,
+    WantedKey,
 };
 use http::Request;
 use serde::Deserialize;
@@ -67,8 +70,29 @@ struct AuthChain {
 }
 
 #[derive(Deserialize)]
-struct MadeJoin {
+struct Made {
     room_version: Option<RoomVersionId>,
+    event: Box<RawValue>,
+}
+
+impl From<Made> for Template {
+    fn from(Made { room_version, event }: Made) -> Self {
+        // Servers that name no version are older than versions.
+        Self { version: room_version.unwrap_or(RoomVersionId::V1), event: text(event) }
+    }
+}
+
+#[derive(Deserialize)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+struct SentKnock {
+    #[serde(default)]
+    knock_room_state: Events,
+}
+
+#[derive(Deserialize)]
+struct Invited {
     event: Box<RawValue>,
 }
 
@@ -107,17 +131,30 @@ impl OverHttp {
         &self,
         server: &ServerName,
         path: &[&str],
-        event: Box<RawValue>,
+        event: String,
+        limits: Limits,
+    ) -> Result<T, Unanswered> {
+        let path = [&["v1"], path].concat();
+        let (_, answer): (u16, T) = self.put(server, &path, event, limits).await?;
+        Ok(answer)
+    }
+
+    /// Hands in JSON as it is.
+    async fn put<T: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        path: &[&str],
+        body: String,
+        limits: Limits,
     ) -> Result<T, Unanswered> {
         let path: Vec<String> = path.iter().map(|part| segment(part)).collect();
-        let request = Request::put(format!("https://matrix.invalid/_matrix/federation/v1/{}", path.join("/")))
+        let request = Request::put(format!("https://matrix.invalid/_matrix/federation/{}", path.join("/")))
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Bytes::from(text(event)))
+            .body(Bytes::from(body))
             .map_err(|error| Unanswered::Unreachable(error.to_string()))?;
-        let options = SendOptions { limits: STATE, ..SendOptions::default() };
+        let options = SendOptions { limits, ..SendOptions::default() };
         let answer = self.0.send_raw(server, request, true, options).await.map_err(unanswered)?;
-        let (_, answer): (u16, T) = read(answer.body())?;
-        Ok(answer)
+        read(answer.body())
     }
 }
 
@@ -273,9 +310,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let mut request = prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
             request.ver = versions.to_vec();
-            let MadeJoin { room_version, event } = self.ask(server, request, FEW).await?;
-            // Servers that name no version are older than versions.
-            Ok(Template { version: room_version.unwrap_or(RoomVersionId::V1), event: text(event) })
+            self.ask(server, request, FEW).await.map(Made::into)
         })
     }
 
@@ -293,7 +328,8 @@ impl Neighbours for OverHttp {
             let request = create_join_event::v2::Request::new(room_id.clone(), event_id.clone(), event.clone());
             let answer = match self.ask(server, request, STATE).await {
                 Err(error) if is_unknown_endpoint(&error) => {
-                    self.put_first_version(server, &["send_join", room_id.as_str(), event_id.as_str()], event).await?
+                    let path = ["send_join", room_id.as_str(), event_id.as_str()];
+                    self.put_first_version(server, &path, text(event), STATE).await?
                 }
                 answer => answer?,
             };
@@ -311,6 +347,95 @@ impl Neighbours for OverHttp {
             let request = get_room_information::v1::Request::new(alias.to_owned());
             let Directory { room_id, servers } = self.ask(server, request, SHORT).await?;
             Ok((room_id, servers))
+        })
+    }
+
+    fn make_leave<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+    ) -> Answer<'a, Result<Template, Unanswered>> {
+        Box::pin(async move {
+            let request = prepare_leave_event::v1::Request::new(room_id.to_owned(), user.to_owned());
+            self.ask(server, request, SHORT).await.map(Made::into)
+        })
+    }
+
+    fn send_leave<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<(), Unanswered>> {
+        Box::pin(async move {
+            let path = ["send_leave", room_id.as_str(), event_id.as_str()];
+            let answer = self.put(server, &[&["v2"], &path[..]].concat(), event.clone(), SHORT).await;
+            let Nothing {} = match answer {
+                Err(error) if is_unknown_endpoint(&error) => {
+                    self.put_first_version(server, &path, event, SHORT).await?
+                }
+                answer => answer?,
+            };
+            Ok(())
+        })
+    }
+
+    fn make_knock<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        user: &'a UserId,
+        versions: &'a [RoomVersionId],
+    ) -> Answer<'a, Result<Template, Unanswered>> {
+        Box::pin(async move {
+            let mut request = prepare_knock_event::v1::Request::new(room_id.to_owned(), user.to_owned());
+            request.ver = versions.to_vec();
+            self.ask(server, request, SHORT).await.map(Made::into)
+        })
+    }
+
+    fn send_knock<'a>(
+        &'a self,
+        server: &'a ServerName,
+        room_id: &'a RoomId,
+        event_id: &'a EventId,
+        event: String,
+    ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
+        Box::pin(async move {
+            let path = ["v1", "send_knock", room_id.as_str(), event_id.as_str()];
+            let SentKnock { knock_room_state } = self.put(server, &path, event, FEW).await?;
+            Ok(texts(knock_room_state))
+        })
+    }
+
+    fn invite<'a>(
+        &'a self,
+        server: &'a ServerName,
+        invitation: &'a Invitation,
+    ) -> Answer<'a, Result<String, Unanswered>> {
+        Box::pin(async move {
+            let Invitation { room_id, version, event_id, event, room_state } = invitation;
+            let path = ["invite", room_id.as_str(), event_id.as_str()];
+            let room_state = room_state.join(",");
+            let body = format!(
+                "{{\"room_version\":{},\"event\":{event},\"invite_room_state\":[{room_state}]}}",
+                serde_json::json!(version)
+            );
+            let answer = self.put(server, &[&["v2"], &path[..]].concat(), body, FEW).await;
+            let Invited { event } = match answer {
+                // Older servers know no other rooms.
+                Err(error)
+                    if is_unknown_endpoint(&error) && matches!(version, RoomVersionId::V1 | RoomVersionId::V2) =>
+                {
+                    let Some(event) = event.strip_suffix('}') else { return Err(error) };
+                    let body = format!("{event},\"unsigned\":{{\"invite_room_state\":[{room_state}]}}}}");
+                    self.put_first_version(server, &path, body, FEW).await?
+                }
+                answer => answer?,
+            };
+            Ok(text(event))
         })
     }
 }

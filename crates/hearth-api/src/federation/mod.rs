@@ -3,8 +3,11 @@
 mod directory;
 mod discovery;
 mod events;
+mod invites;
 mod joins;
 mod keys;
+mod knocks;
+mod leaves;
 mod media;
 mod query;
 mod transactions;
@@ -31,6 +34,9 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(media::routes());
     routes.extend(events::routes());
     routes.extend(joins::routes());
+    routes.extend(leaves::routes());
+    routes.extend(knocks::routes());
+    routes.extend(invites::routes());
     routes.extend(directory::routes());
     routes.extend(transactions::routes());
     routes

@@ -79,11 +79,12 @@ async fn enter(
 async fn knock(
     State(doors): State<Doors>,
     sender: Sender,
+    Via(via): Via,
     Matrix(request): Matrix<knock_room::v3::Request>,
 ) -> Result<Matrix<knock_room::v3::Response>, ApiError> {
     may_act(&sender)?;
-    let (room_id, _) = room_and_servers(&doors, request.room_id_or_alias, request.via).await?;
-    doors.rooms.change_membership(&sender.user_id, &room_id, MemberAction::Knock, request.reason).await?;
+    let (room_id, servers) = room_and_servers(&doors, request.room_id_or_alias, via).await?;
+    doors.rooms.knock(&sender.user_id, &room_id, &servers, request.reason).await?;
     Ok(Matrix(knock_room::v3::Response::new(room_id)))
 }
 

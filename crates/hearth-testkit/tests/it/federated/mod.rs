@@ -2,7 +2,9 @@
 
 mod delivery;
 mod doors;
+mod invites;
 mod joins;
+mod knocks;
 mod transactions;
 
 use hearth_testkit::{Federation, User, Value, json, until};
@@ -108,6 +110,31 @@ async fn pdu(federation: &Federation, server: usize, room: &str, event_id: &str)
     let (room, event_id) = (room.try_into().expect("a room id"), event_id.try_into().expect("an event id"));
     let (pdu, _) = rooms.event(room, event_id).await.expect("the store answers").expect("the event is there");
     serde_json::from_str(&pdu.json).expect("JSON")
+}
+
+/// One answer of `/sync`, at once.
+async fn sync(user: &User, since: Option<&str>) -> Value {
+    let since = since.map(|since| format!("&since={since}")).unwrap_or_default();
+    let (status, answer) = user.get(&format!("/_matrix/client/v3/sync?timeout=0{since}")).await;
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+/// The first answer of `/sync` that tells of a room, waited for.
+async fn sync_waiting(user: &User, since: &str) -> Value {
+    let mut since = since.to_owned();
+    loop {
+        let (status, answer) = user.get(&format!("/_matrix/client/v3/sync?timeout=30000&since={since}")).await;
+        assert_eq!(status, 200, "{answer}");
+        if answer["rooms"].is_object() {
+            return answer;
+        }
+        since = token(&answer);
+    }
+}
+
+fn token(answer: &Value) -> String {
+    answer["next_batch"].as_str().expect("next_batch").to_owned()
 }
 
 /// Hands a transaction to a server.
