@@ -80,7 +80,7 @@ impl Board {
 
     /// A server has shown life: it need not wait any longer.
     pub(crate) fn lives(&self, server: &ServerName) {
-        self.state().resume(server);
+        self.state().resume(server, false);
         self.news.notify_one();
     }
 
@@ -97,7 +97,7 @@ impl Board {
         while let Some((at, server)) = state.waiting.first().cloned()
             && at <= now
         {
-            state.resume(&server);
+            state.resume(&server, true);
         }
     }
 
@@ -155,11 +155,11 @@ impl State {
         put(pending);
     }
 
-    fn resume(&mut self, server: &ServerName) {
+    fn resume(&mut self, server: &ServerName, doubtful: bool) {
         let Some(until) = self.waits_until.remove(server) else { return };
         self.waiting.remove(&(until, server.to_owned()));
         metrics::gauge!("hearth_delivery_destinations_waiting").set(self.waiting.len() as f64);
-        self.hand(server, |pending| pending.look = true);
+        self.hand(server, |pending| (pending.look, pending.doubtful) = (true, doubtful));
     }
 }
 

@@ -73,7 +73,7 @@ async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {
         loop {
             let part = look(inner, num, delivered, &pending).await?;
             let more = part.more || delivered.upto.is_some();
-            let transaction = transaction_of(inner, &part, &mut pending);
+            let transaction = transaction_of(inner, &part, &mut pending, delivered.upto.is_some());
             let covers = !part.pdus.is_empty() || !part.edus.is_empty();
             if covers && delivered.upto != part.delivered.upto {
                 // Before it is sent, so that it comes as the same one after a crash. One write for this and for the last one.
@@ -81,7 +81,8 @@ async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {
                 unnoted = false;
             }
             if let Some(transaction) = transaction {
-                send(inner, server, &transaction).await?;
+                send(inner, server, &transaction, pending.doubtful).await?;
+                pending.doubtful = false;
             }
             if covers || part.more || delivered.upto.is_some() {
                 let sent = part.delivered.upto.unwrap_or(delivered.sent);
@@ -117,10 +118,13 @@ async fn note(inner: &Inner, noun: Noun, server: StringNum, delivered: Delivered
 }
 
 /// A transaction with a part of what is lacking, and with as much of the rest as fits.
-fn transaction_of(inner: &Inner, part: &Part, pending: &mut Pending) -> Option<Transaction> {
+fn transaction_of(inner: &Inner, part: &Part, pending: &mut Pending, again: bool) -> Option<Transaction> {
     let mut edus: Vec<Value> = part.edus.clone();
-    edus.extend(pending.take_typing(EDUS.saturating_sub(edus.len() + 1)));
-    if !pending.presence.is_empty() && edus.len() < EDUS {
+    // One that was sent before stays as it was: who has it already passes over the rest.
+    if !again {
+        edus.extend(pending.take_typing(EDUS.saturating_sub(edus.len() + 1)));
+    }
+    if !again && !pending.presence.is_empty() && edus.len() < EDUS {
         let seen = inner.presence.of_all(pending.presence.drain());
         if !seen.is_empty() {
             edus.push(edus::presence(&seen, inner.time.now_ms()));
@@ -150,9 +154,10 @@ fn passing_id(now_ms: i64) -> String {
     format!("m{now_ms}.{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-async fn send(inner: &Inner, server: &ServerName, transaction: &Transaction) -> Result<(), Stop> {
-    // The semaphore is never closed.
-    let _permit = inner.sending.acquire().await;
+async fn send(inner: &Inner, server: &ServerName, transaction: &Transaction, doubtful: bool) -> Result<(), Stop> {
+    // Those that may not answer keep nobody else waiting. The semaphores are never closed.
+    let places = if doubtful { &inner.trying } else { &inner.sending };
+    let _permit = places.acquire().await;
     let id: String = form_urlencoded::byte_serialize(transaction.id.as_bytes()).collect();
     let request = Request::put(format!("https://matrix.invalid/_matrix/federation/v1/send/{id}"))
         .header(header::CONTENT_TYPE, "application/json")

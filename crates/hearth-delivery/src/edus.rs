@@ -15,6 +15,8 @@ use serde_json::{Map, Value, json};
 pub(crate) struct Pending {
     /// There may be something after its position: events or receipts.
     pub(crate) look: bool,
+    /// It did not answer when it was tried last.
+    pub(crate) doubtful: bool,
     /// Who types, or types no more.
     typing: FxHashMap<(OwnedRoomId, OwnedUserId), bool>,
     /// Whose presence changed.

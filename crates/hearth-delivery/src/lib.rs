@@ -24,6 +24,8 @@ use crate::board::Board;
 
 /// Servers that something is sent to at once.
 const SENDING: usize = 256;
+/// Servers that did not answer before and are tried again at once.
+const TRYING: usize = 64;
 
 /// Delivery to other servers. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +42,7 @@ struct Inner {
     own: OwnedServerName,
     board: Board,
     sending: Semaphore,
+    trying: Semaphore,
 }
 
 impl Delivery {
@@ -47,8 +50,8 @@ impl Delivery {
     pub fn new(store: Store, remote: Remote, typing: Typing, presence: Presence, time: WallTime) -> Self {
         let own = remote.server_name().to_owned();
         let board = Board::default();
-        let sending = Semaphore::new(SENDING);
-        let inner = Arc::new(Inner { store, remote, typing, presence, time, own, board, sending });
+        let (sending, trying) = (Semaphore::new(SENDING), Semaphore::new(TRYING));
+        let inner = Arc::new(Inner { store, remote, typing, presence, time, own, board, sending, trying });
         inner.listen();
         Self { inner }
     }

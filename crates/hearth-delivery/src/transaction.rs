@@ -4,7 +4,6 @@
 
 use hearth_matrix::redact::redact;
 use hearth_store::{Delivered, EventNum, Position, RoomNum, StoreError, StringNum, Tx};
-use rustc_hash::FxHashMap;
 use serde_json::Value;
 
 use crate::edus;
@@ -13,8 +12,10 @@ use crate::edus;
 pub(crate) const PDUS: usize = 50;
 /// EDUs of a transaction.
 pub(crate) const EDUS: usize = 100;
-/// Receipts of a transaction; older ones are passed over.
-const RECEIPTS: i64 = 1_000;
+/// Receipts of a transaction: they become few EDUs.
+const RECEIPTS: i64 = 500;
+/// Bytes of the events of a transaction: what stands before many servers takes no more than a mebibyte.
+const BYTES: usize = 800 * 1024;
 /// A server that lacks more than this, and for longer than an hour, gets the newest of each room only.
 const MANY: usize = 1_000;
 const LONG_MS: i64 = 3_600_000;
@@ -51,9 +52,15 @@ pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreEr
     let mut leap = delivered.leap;
     let mut lacking = match leap {
         Some(target) => newest(tx, server, &rooms, delivered.sent, target)?,
-        None => all(tx, server, &rooms, delivered.sent, end)?,
+        None => all(tx, server, &rooms, delivered.sent, end, PDUS as i64 + 1)?,
     };
-    if leap.is_none() && delivered.upto.is_none() && lacking.len() > MANY && is_old(tx, &lacking, question.now_ms)? {
+    // Whether it is far behind is asked only of those whose oldest event is old.
+    if leap.is_none()
+        && delivered.upto.is_none()
+        && lacking.len() > PDUS
+        && is_old(tx, &lacking, question.now_ms)?
+        && all(tx, server, &rooms, delivered.sent, end, MANY as i64 + 1)?.len() > MANY
+    {
         leap = Some(now);
         lacking = newest(tx, server, &rooms, delivered.sent, now)?;
     }
@@ -64,31 +71,24 @@ pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreEr
     }
     lacking.sort_unstable();
     lacking.retain(|(position, ..)| *position <= end);
-    let more = lacking.len() > PDUS;
+    let mut more = lacking.len() > PDUS;
     lacking.truncate(PDUS);
-    let upto = match lacking.last() {
+    let pdus = texts(tx, &mut lacking, &mut more, delivered.upto.is_some())?;
+    let mut upto = match lacking.last() {
         Some((position, ..)) if more => *position,
         _ => leap.filter(|_| delivered.upto.is_none()).unwrap_or(end),
     };
-    let receipts = tx.deliveries().receipts(delivered.sent, upto, RECEIPTS)?;
-    let mut told = Vec::new();
-    let mut is_there: FxHashMap<RoomNum, bool> = FxHashMap::default();
-    for receipt in receipts {
-        let there = match is_there.get(&receipt.room) {
-            Some(there) => *there,
-            None => {
-                let there = tx.rooms().has_server(receipt.room, server)?;
-                is_there.insert(receipt.room, there);
-                there
-            }
-        };
-        if there {
-            told.push(receipt);
-        }
+    let receipts = tx.deliveries().receipts(server, delivered.sent, upto, RECEIPTS)?;
+    if receipts.len() as i64 == RECEIPTS
+        && lacking.is_empty()
+        && delivered.upto.is_none()
+        && let Some(last) = receipts.last()
+    {
+        // Beside events all that fit go along; the others are old by then.
+        (upto, more) = (last.position, true);
     }
-    let mut edus = edus::receipts(tx, &told)?;
+    let mut edus = edus::receipts(tx, &receipts)?;
     edus.truncate(EDUS);
-    let pdus = texts(tx, &lacking)?;
     let more = more || leap.is_some_and(|target| upto < target);
     Ok(Part { delivered: Delivered { sent: delivered.sent, upto: Some(upto), leap }, pdus, edus, more })
 }
@@ -100,13 +100,17 @@ fn all(
     rooms: &[RoomNum],
     after: Position,
     upto: Position,
+    most: i64,
 ) -> Result<Vec<Lacking>, StoreError> {
     let mut lacking = Vec::new();
     for room in rooms {
-        let stays = tx.deliveries().stays(*room, server)?;
-        for (position, event) in tx.deliveries().outbound(*room, after, upto, MANY as i64 + 1)? {
-            if stays.iter().any(|stay| stay.gets(position)) {
-                lacking.push((position, event, *room));
+        for stay in tx.deliveries().stays(*room, server)? {
+            // What it gets comes after its first member came, up to and with the event by which the last one left.
+            let from = after.max(stay.since);
+            let to = stay.until.map_or(upto, |until| until.min(upto));
+            if from < to {
+                let found = tx.deliveries().outbound(*room, from, to, most)?;
+                lacking.extend(found.into_iter().map(|(position, event)| (position, event, *room)));
             }
         }
     }
@@ -140,17 +144,26 @@ fn is_old(tx: &mut Tx<'_>, lacking: &[Lacking], now_ms: i64) -> Result<bool, Sto
     Ok(tx.events().row(*oldest)?.is_some_and(|row| row.origin_server_ts < now_ms - LONG_MS))
 }
 
-/// Events as servers exchange them; of what was redacted meanwhile only that.
-fn texts(tx: &mut Tx<'_>, lacking: &[Lacking]) -> Result<Vec<String>, StoreError> {
+/// Events as servers exchange them; of what was redacted meanwhile only that, and nothing of what is gone. As many as fit; `whole`
+/// if it must be all.
+fn texts(tx: &mut Tx<'_>, lacking: &mut Vec<Lacking>, more: &mut bool, whole: bool) -> Result<Vec<String>, StoreError> {
     let mut texts = Vec::with_capacity(lacking.len());
-    for (_, event, room) in lacking {
+    let mut bytes = 0;
+    for (n, (_, event, room)) in lacking.iter().enumerate() {
         let room = tx.rooms().by_num(*room)?;
-        let pdu = tx.events().pdu(&room, *event)?;
+        let Some(pdu) = tx.events().pdus(&room, &[*event])?.pop() else { continue };
         let redacted = tx.events().row(*event)?.is_some_and(|row| row.redacted_by.is_some());
-        texts.push(match redacted {
+        let text = match redacted {
             true => redact(&pdu.json, room.rules, None).map_err(|error| StoreError::Damaged(error.to_string()))?,
             false => pdu.json.to_string(),
-        });
+        };
+        bytes += text.len();
+        if bytes > BYTES && n > 0 && !whole {
+            lacking.truncate(n);
+            *more = true;
+            break;
+        }
+        texts.push(text);
     }
     Ok(texts)
 }

@@ -44,6 +44,8 @@ pub struct OutboundReceipt {
     pub event: EventNum,
     /// When it was given, milliseconds since the epoch.
     pub ts: i64,
+    /// When it changed last.
+    pub position: Position,
 }
 
 /// Deliveries, seen from a transaction.
@@ -172,17 +174,21 @@ impl Deliveries<'_, '_> {
             .exec("DELETE FROM deliveries_aside WHERE server = $1 AND position <= $2", &[server.into(), upto.0.into()])
     }
 
-    /// Receipts of our users that changed in `after < position <= upto`, the newest first, at most `limit`.
+    /// Receipts of our users in rooms that a server is in, which changed in `after < position <= upto`, oldest first, at most
+    /// `limit`.
     pub fn receipts(
         &mut self,
+        server: StringNum,
         after: Position,
         upto: Position,
         limit: i64,
     ) -> Result<Vec<OutboundReceipt>, StoreError> {
         self.tx.query(
-            "SELECT room, usr, thread, event, ts FROM receipts
-             WHERE outbound = 1 AND position > $1 AND position <= $2 ORDER BY position DESC LIMIT $3",
-            &[after.0.into(), upto.0.into(), limit.into()],
+            "SELECT r.room, r.usr, r.thread, r.event, r.ts, r.position FROM receipts r
+             WHERE r.outbound = 1 AND r.position > $1 AND r.position <= $2
+               AND EXISTS (SELECT 1 FROM room_servers s WHERE s.room = r.room AND s.server = $3 AND s.until IS NULL)
+             ORDER BY r.position LIMIT $4",
+            &[after.0.into(), upto.0.into(), server.into(), limit.into()],
             |row| {
                 Ok(OutboundReceipt {
                     room: RoomNum(row.int(0)?),
@@ -190,6 +196,7 @@ impl Deliveries<'_, '_> {
                     thread: row.utf8(2)?.to_owned(),
                     event: EventNum(row.int(3)?),
                     ts: row.int(4)?,
+                    position: Position(row.int(5)?),
                 })
             },
         )

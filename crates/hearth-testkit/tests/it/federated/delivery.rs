@@ -250,3 +250,21 @@ async fn the_last_of_a_server_hears_that_he_is_banned() {
     })
     .await;
 }
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn a_room_with_a_long_past_is_no_hindrance() {
+    let federation = Federation::start(3).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let carol = federation.servers[2].user("carol").await;
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    for n in 0..1_010 {
+        send(&alice, &room, &format!("message {n}")).await;
+    }
+    must_join_via(&carol, &room, &federation.name(0)).await;
+    let event_id = send(&alice, &room, "for all").await;
+    arrives(&carol, &room, &event_id).await;
+    arrives(&bob, &room, &event_id).await;
+    until("all messages are there", async || bodies(&bob, &room).await.len() >= 990).await;
+}
