@@ -53,6 +53,9 @@ open_to_federation = true
 [media]
 unauthenticated_legacy = true
 
+[url_previews]
+enabled = true
+
 [rate_limits]
 enabled = false
 

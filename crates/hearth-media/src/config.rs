@@ -23,6 +23,10 @@ pub struct MediaConfig {
     pub servers: ServerRules,
     /// Pictures with more pixels get no thumbnails.
     pub max_picture_pixels: u64,
+    /// Pages that users link to are fetched to preview them.
+    pub previews: bool,
+    /// Domains of which none are.
+    pub previews_denied: Vec<String>,
     /// New media is shown only to those who have an access token.
     pub is_frozen: bool,
     /// So long a place that was reserved for an upload is good.
@@ -60,6 +64,8 @@ impl MediaConfig {
             max_remote_bytes: 100 * 1024 * 1024,
             servers: ServerRules::open(),
             max_picture_pixels: 48_000_000,
+            previews: false,
+            previews_denied: Vec::new(),
             is_frozen: true,
             reserved_for: Duration::from_secs(24 * 60 * 60),
             most_reserved: 100,

@@ -6,6 +6,7 @@ use hearth_store::{Collected, StoreError};
 
 use crate::Media;
 use crate::keep::blob_noun;
+use crate::preview::KEPT_FOR_MS;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(60);
@@ -32,6 +33,8 @@ impl Media {
     pub async fn keep_house_once(&self) -> Result<(), StoreError> {
         self.write_accesses().await?;
         self.forget_overdue().await?;
+        let old = self.now() - KEPT_FOR_MS;
+        self.store().write_quiet(Vec::new(), move |tx| tx.previews().sweep(old)).await?;
         self.collect().await
     }
 

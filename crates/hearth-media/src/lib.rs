@@ -1,4 +1,5 @@
-//! Media: files that users upload, what others have uploaded elsewhere, thumbnails of pictures.
+//! Media: files that users upload, what others have uploaded elsewhere, thumbnails of pictures,
+//! previews of linked pages.
 //!
 //! What an `mxc://` URI stands for is a row of the store; its bytes are a blob, found by their hash, so that the same bytes
 //! are kept once. Small blobs are in the database, the others in the media storage (`storage`). Everything streams: a
@@ -12,10 +13,12 @@ mod awaited;
 mod config;
 mod content;
 mod download;
+mod flights;
 mod housekeeping;
 mod keep;
 mod media;
 mod media_id;
+mod preview;
 mod receive;
 mod remote;
 mod storage;
@@ -27,6 +30,7 @@ pub use content::{Content, ContentError};
 pub use download::{File, GetError, Wanted};
 pub use media::{Media, OpenError};
 pub use media_id::{is_media_id, new_boundary};
+pub use preview::PreviewError;
 pub use remote::FetchError;
 pub use thumbnail::{Method, PictureError, Shrunk, ThumbnailError, WantedThumbnail, measure, shrink};
 pub use upload::{CreateError, Created, Description, UploadError, Uploader};

@@ -11,6 +11,7 @@ use quick_cache::sync::Cache;
 
 use crate::accesses::Accesses;
 use crate::awaited::Awaited;
+use crate::preview::Previews;
 use crate::remote::Fetches;
 use crate::storage::{self, Storage};
 use crate::thumbnail::Workshop;
@@ -34,6 +35,7 @@ struct Inner {
     accesses: Accesses,
     workshop: Workshop,
     fetches: Fetches,
+    previews: Previews,
 }
 
 /// Small blobs that were read lately. What a number stands for never changes.
@@ -70,8 +72,19 @@ impl Media {
         let storage = Storage::open(&config.storage).await.map_err(failed)?;
         let memory = Arc::new(Cache::with_weighter(ABOUT, MEMORY, BySize));
         let (awaited, accesses) = (Awaited::default(), Accesses::default());
-        let (workshop, fetches) = (Workshop::default(), Fetches::new(remote));
-        Ok(Self(Arc::new(Inner { config, store, time, storage, memory, awaited, accesses, workshop, fetches })))
+        let (workshop, fetches, previews) = (Workshop::default(), Fetches::new(remote), Previews::default());
+        Ok(Self(Arc::new(Inner {
+            config,
+            store,
+            time,
+            storage,
+            memory,
+            awaited,
+            accesses,
+            workshop,
+            fetches,
+            previews,
+        })))
     }
 
     /// What it was told.
@@ -109,6 +122,10 @@ impl Media {
 
     pub(crate) fn fetches(&self) -> &Fetches {
         &self.0.fetches
+    }
+
+    pub(crate) fn previews(&self) -> &Previews {
+        &self.0.previews
     }
 
     /// Whether a server is ours.

@@ -516,3 +516,12 @@ CREATE INDEX thumbnails_of ON thumbnails (thumbnail);
 
 -- SHA-256 of files that are not wanted here.
 CREATE TABLE blocked_files (sha256 bytes() PRIMARY KEY, blocked_ts BIGINT NOT NULL);
+
+-- What linked pages said of themselves, and when.
+CREATE TABLE previews (
+    url        bytes() NOT NULL,
+    fetched_ts BIGINT NOT NULL,
+    preview    bytes() NOT NULL,  -- JSON
+    PRIMARY KEY (url, fetched_ts)
+) without_rowid();
+CREATE INDEX previews_by_time ON previews (fetched_ts);

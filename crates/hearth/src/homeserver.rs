@@ -329,6 +329,8 @@ fn media_config(settings: &Settings) -> MediaConfig {
         servers: ServerRules { denied: media.denied_servers.clone(), ..ServerRules::open() },
         max_picture_pixels: media.max_picture_pixels.into(),
         quota: Quota { files: media.user_quota_files.map(u64::from), bytes: media.user_quota.map(|size| size.bytes()) },
+        previews: settings.url_previews.enabled,
+        previews_denied: settings.url_previews.denied_domains.clone(),
         is_frozen: !media.unauthenticated_legacy,
         has_siblings: matches!(settings.database().url(), DatabaseUrl::Postgres(_)),
         ..MediaConfig::new(settings.server_name.clone(), storage)

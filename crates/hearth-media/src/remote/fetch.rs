@@ -8,7 +8,8 @@ use hearth_matrix::ruma::ServerName;
 use hearth_matrix::ruma::http_headers::ContentDisposition;
 use hearth_remote::{Arriving, HttpError, Limits, Manner, Remote, RemoteError, SendOptions};
 use hearth_store::{BlobNum, MediaPlace, NewMedia, Noun};
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
+use url::Url;
 
 use super::{FetchError, multipart};
 use crate::Media;
@@ -137,19 +138,20 @@ async fn ask_as_of_old(
 }
 
 /// Goes where a server sends us. The connector sees to it that this is no place of ours.
-async fn follow(remote: &Remote, mut location: String) -> Result<Coming, RemoteError> {
+async fn follow(remote: &Remote, location: String) -> Result<Coming, RemoteError> {
+    let nowhere = || RemoteError::Malformed("a redirect to nowhere".to_owned());
+    let mut location = Url::parse(&location).map_err(|_| nowhere())?;
     for _ in 0..MOST_REDIRECTS {
-        let request = request(&location)?;
-        if !matches!(request.uri().scheme_str(), Some("https" | "http")) {
-            return Err(RemoteError::Malformed("a redirect to nowhere".to_owned()));
+        if !matches!(location.scheme(), "https" | "http") {
+            return Err(nowhere());
         }
-        let response: Response<Arriving> = remote.client().open(Manner::Web, request, HEAD).await?;
+        let response = remote.client().open(Manner::Web, request(location.as_str())?, HEAD).await?;
         let (parts, body) = response.into_parts();
         if parts.status.is_success() {
             return Ok(coming(&parts.headers, size(&parts.headers), content(body)));
         }
         match text(&parts.headers, header::LOCATION) {
-            Some(next) if parts.status.is_redirection() => next.clone_into(&mut location),
+            Some(next) if parts.status.is_redirection() => location = location.join(next).map_err(|_| nowhere())?,
             _ => return Err(RemoteError::Malformed(format!("a redirect to what answers {}", parts.status))),
         }
     }

@@ -10,7 +10,6 @@ mod multipart;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
 use hearth_remote::Remote;
 use hearth_store::MediaPlace;
@@ -18,6 +17,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
 use crate::Media;
+use crate::flights::Flights;
 
 /// So many fetches at once, in all and of one server.
 const AT_ONCE: usize = 64;
@@ -66,13 +66,10 @@ impl FetchError {
     }
 }
 
-/// A fetch that several wait for.
-type Flight = Shared<BoxFuture<'static, Result<(), FetchError>>>;
-
 /// What is being fetched, and what could not be.
 pub(crate) struct Fetches {
     pub(crate) remote: Option<Remote>,
-    flights: Arc<Mutex<HashMap<MediaPlace, Flight>>>,
+    flights: Flights<MediaPlace, Result<(), FetchError>>,
     servers: Mutex<HashMap<OwnedServerName, Arc<Semaphore>>>,
     all: Semaphore,
     failures: Cache<MediaPlace, (FetchError, i64)>,
@@ -82,7 +79,7 @@ impl Fetches {
     pub(crate) fn new(remote: Option<Remote>) -> Self {
         Self {
             remote,
-            flights: Arc::default(),
+            flights: Flights::new(MOST),
             servers: Mutex::default(),
             all: Semaphore::new(AT_ONCE),
             failures: Cache::new(MOST_FAILURES),
@@ -110,44 +107,30 @@ impl Media {
             return Err(error);
         }
         let Ok(server) = ServerName::parse(&place.origin) else { return Err(FetchError::NotFound) };
-        let flight = {
-            let mut flights = fetches.flights.lock().unwrap_or_else(PoisonError::into_inner);
-            match flights.get(place) {
-                Some(flight) => flight.clone(),
-                None if flights.len() >= MOST => return Err(FetchError::Busy),
-                None => {
-                    let flight = self.clone().fly(server, place.clone(), patience_ms);
-                    flights.insert(place.clone(), flight.clone());
-                    flight
-                }
-            }
+        let (media, wanted) = (self.clone(), place.clone());
+        let work = async move {
+            let outcome = media.fetch_in_turn(&server, &wanted, patience_ms).await;
+            media.note_fetch(&server, wanted, &outcome);
+            outcome
         };
-        flight.await
+        let flight = fetches.flights.join(place.clone(), work).ok_or(FetchError::Busy)?;
+        flight.await.unwrap_or_else(|| Err(FetchError::Internal("the work was given up".to_owned())))
     }
 
-    /// A fetch that goes on even if nobody waits for it any more.
-    fn fly(self, server: OwnedServerName, place: MediaPlace, patience_ms: u64) -> Flight {
-        let flights = self.fetches().flights.clone();
-        let task = tokio::spawn(async move {
-            let outcome = self.fetch_in_turn(&server, &place, patience_ms).await;
-            if let Err(error) = &outcome {
-                tracing::debug!(%server, media_id = place.media_id, %error, "media of another server is not to be had");
-                let until = self.now() + error.is_true_for_ms();
-                self.fetches().failures.insert(place.clone(), (error.clone(), until));
-            }
-            let name = match &outcome {
-                Ok(()) => "fetched",
-                Err(FetchError::NotFound) => "not_found",
-                Err(FetchError::NotYetUploaded) => "not_yet_uploaded",
-                Err(FetchError::TooLarge) => "too_large",
-                Err(_) => "failed",
-            };
-            metrics::counter!("hearth_media_fetches_total", "outcome" => name).increment(1);
-            flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
-            outcome
-        });
-        let flight = async move { task.await.unwrap_or_else(|error| Err(FetchError::Internal(error.to_string()))) };
-        flight.boxed().shared()
+    fn note_fetch(&self, server: &ServerName, place: MediaPlace, outcome: &Result<(), FetchError>) {
+        let name = match outcome {
+            Ok(()) => "fetched",
+            Err(FetchError::NotFound) => "not_found",
+            Err(FetchError::NotYetUploaded) => "not_yet_uploaded",
+            Err(FetchError::TooLarge) => "too_large",
+            Err(_) => "failed",
+        };
+        metrics::counter!("hearth_media_fetches_total", "outcome" => name).increment(1);
+        if let Err(error) = outcome {
+            tracing::debug!(%server, media_id = place.media_id, %error, "media of another server is not to be had");
+            let until = self.now() + error.is_true_for_ms();
+            self.fetches().failures.insert(place, (error.clone(), until));
+        }
     }
 
     async fn fetch_in_turn(&self, server: &ServerName, place: &MediaPlace, patience_ms: u64) -> Result<(), FetchError> {

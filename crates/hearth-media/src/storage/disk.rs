@@ -137,6 +137,14 @@ impl Incoming {
     }
 }
 
+impl Incoming {
+    /// All that was written.
+    pub(crate) async fn all(&self) -> io::Result<Vec<u8>> {
+        let path = self.path.clone();
+        aside(move || fs::read(path)).await
+    }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
         // It has its name by now, or is not wanted.

@@ -264,10 +264,12 @@ section! {
 }
 
 section! {
-    /// Previews of linked pages. Not built yet: its keys are taken, and change nothing.
+    /// Previews of linked pages.
     UrlPreviews {
-        /// Fetch pages to preview them.
+        /// Fetch the pages that users link to and preview them. The server then learns which pages are talked about where messages are not encrypted, and their owners learn its address.
         enabled: bool = false,
+        /// Domains of which no page is fetched, nor of those below them. Addresses that `outbound.ip_range_deny` names are never connected to.
+        denied_domains: Vec<String> = Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the refusals of the media repository are in the spec's codes.
 
-use hearth_media::{CreateError, FetchError, GetError, PictureError, ThumbnailError, UploadError};
+use hearth_media::{CreateError, FetchError, GetError, PictureError, PreviewError, ThumbnailError, UploadError};
 use http::StatusCode;
 
 use crate::ApiError;
@@ -84,6 +84,19 @@ impl From<ThumbnailError> for ApiError {
             }
             ThumbnailError::Busy => Self::limit_exceeded(THUMBNAIL_AGAIN_MS),
             ThumbnailError::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<PreviewError> for ApiError {
+    fn from(error: PreviewError) -> Self {
+        match error {
+            PreviewError::Disabled => Self::unrecognized(),
+            PreviewError::Invalid => Self::invalid_param("`url` is not the address of a page"),
+            PreviewError::Forbidden => Self::forbidden("This address is not fetched"),
+            PreviewError::Failed(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", "The page can't be read"),
+            PreviewError::Busy => Self::limit_exceeded(FETCH_AGAIN_MS),
+            PreviewError::Internal(cause) => Self::internal(cause),
         }
     }
 }

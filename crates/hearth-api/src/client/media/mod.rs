@@ -4,6 +4,7 @@
 
 mod download;
 mod errors;
+mod preview;
 mod range;
 mod serve;
 mod thumbnail;
@@ -33,7 +34,8 @@ use at_media;
 
 pub(super) fn routes() -> Vec<Route> {
     let config = [at_media!(GET, "config", config), Route::at(Method::GET, "/_matrix/client/v1/media/config", config)];
-    config.into_iter().chain(upload::routes()).chain(download::routes()).chain(thumbnail::routes()).collect()
+    let chapters = [upload::routes(), download::routes(), thumbnail::routes(), preview::routes()];
+    config.into_iter().chain(chapters.into_iter().flatten()).collect()
 }
 
 /// `GET /_matrix/client/v1/media/config`

@@ -583,6 +583,14 @@ fn media() -> Vec<Row> {
             .no_query("width=32&height=32", UNKNOWN)
     };
     rows.push(sizes(user("GET", "/_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}")));
+    let preview = |path| {
+        user("GET", path)
+            .query("url=https%3A%2F%2Fexample.org")
+            .no_query("ts=1", MISSING_PARAM)
+            .no_query("url=https%3A%2F%2Fexample.org&ts=now", INVALID_PARAM)
+            .no_query("url=https%3A%2F%2Fexample.org", (404, "M_UNRECOGNIZED"))
+    };
+    rows.push(preview("/_matrix/client/v1/media/preview_url"));
     let old = [
         ["config", "upload", "create", "upload/{serverName}/{mediaId}"],
         ["download/{serverName}/{mediaId}", "download/{serverName}/{mediaId}/{fileName}", "", ""],
@@ -592,6 +600,7 @@ fn media() -> Vec<Row> {
         let at = |rest: &str| -> &'static str { format!("/_matrix/media/{version}/{rest}").leak() };
         let [[config, upload, create, upload_to], [download, download_as, ..]] = old.map(|paths| paths.map(at));
         rows.push(user("GET", config));
+        rows.push(preview(at("preview_url")));
         rows.push(user("POST", upload));
         rows.push(user("POST", create));
         rows.push(user("PUT", upload_to).no_path(at("upload/other.test/{mediaId}"), NOT_FOUND));

@@ -1,6 +1,7 @@
 //! The content repository.
 
 mod download;
+mod preview;
 mod remote;
 mod thumbnail;
 mod upload;
@@ -41,4 +42,22 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
         (state >> 56) as u8
     };
     (0..length).map(|_| next()).collect()
+}
+
+/// A server of the web on loopback, until the task is aborted.
+async fn web(
+    doors: impl FnOnce(std::net::SocketAddr) -> axum::Router,
+) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    use hyper_util::rt::TokioIo;
+    use hyper_util::service::TowerToHyperService;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let router = doors(address);
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = TowerToHyperService::new(router.clone());
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (address, serving)
 }

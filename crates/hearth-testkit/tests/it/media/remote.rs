@@ -14,7 +14,7 @@ use http::StatusCode;
 use image::ImageFormat;
 
 use super::thumbnail::{encoded, halves, thumbnail};
-use super::{download, download_anonymously, noise, path_of, upload};
+use super::{download, download_anonymously, noise, path_of, upload, web};
 use crate::federation::Peer;
 
 const DOWNLOAD: &str = "/_matrix/federation/v1/media/download/{media_id}";
@@ -226,27 +226,26 @@ async fn servers_of_old_are_asked_as_of_old() {
 
 #[tokio::test]
 async fn a_server_may_send_us_elsewhere_but_not_into_our_own_house() {
-    let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = elsewhere.local_addr().unwrap();
     let file = ([("content-type", "image/png"), ("content-disposition", "inline; filename=cdn.png")], "from afar");
-    let cdn = Router::new()
-        .route("/file", get(async move || file))
-        .route(
-            "/again",
-            get(async move || (StatusCode::TEMPORARY_REDIRECT, [("location", format!("http://{address}/file"))])),
-        )
-        .route("/round", get(async move || (StatusCode::FOUND, [("location", format!("http://{address}/round"))])))
-        .route("/inside", get(async || (StatusCode::FOUND, [("location", "http://10.0.0.1/secret")])));
-    let serving = tokio::spawn(async move { axum_serve(elsewhere, cdn).await });
+    let to = |location: String| get(async move || (StatusCode::FOUND, [("location", location)]));
+    let (address, serving) = web(|address| {
+        Router::new()
+            .route("/file", get(async move || file))
+            .route("/again", to(format!("http://{address}/file")))
+            .route("/beside", to("file".to_owned()))
+            .route("/round", to(format!("http://{address}/round")))
+            .route("/inside", to("http://10.0.0.1/secret".to_owned()))
+    })
+    .await;
     let answer = move |media_id: &str| match media_id {
         "private" => in_parts("Location: http://10.1.2.3/x", ""),
-        "file" | "again" | "round" | "inside" | "nothing" => {
+        "file" | "again" | "beside" | "round" | "inside" | "nothing" => {
             in_parts(&format!("Location: http://{address}/{media_id}"), "")
         }
         _ => in_parts("Location: file:///etc/passwd", ""),
     };
     let (peer, _server, alice, _) = stranger(answer, |_| refuse(404, json!({}))).await;
-    for media_id in ["file", "again"] {
+    for media_id in ["file", "again", "beside"] {
         let answer = download(&alice, &format!("{}/{media_id}", peer.name)).await;
         assert_eq!((answer.status, answer.text()), (200, "from afar".to_owned()), "{media_id}");
         assert_eq!(answer.header("content-disposition"), Some("inline; filename=cdn.png"));
@@ -257,15 +256,6 @@ async fn a_server_may_send_us_elsewhere_but_not_into_our_own_house() {
     }
     peer.serving.drain().await;
     serving.abort();
-}
-
-async fn axum_serve(listener: tokio::net::TcpListener, router: Router) {
-    use hyper_util::rt::TokioIo;
-    use hyper_util::service::TowerToHyperService;
-    while let Ok((stream, _)) = listener.accept().await {
-        let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-    }
 }
 
 #[tokio::test]
