@@ -3,6 +3,8 @@
 //!
 //! Not part of any specification; only the same release of the program speaks to it.
 
+mod media;
+
 use std::net::Ipv4Addr;
 
 use axum::Router;
@@ -35,6 +37,7 @@ pub fn local_router(doors: Doors) -> Router {
         .route("/users/deactivate", post(deactivate))
         .route("/users/set", post(set))
         .route("/reports", get(reports))
+        .merge(media::router())
         .fallback(async || ApiError::unrecognized())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(doors)

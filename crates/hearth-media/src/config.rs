@@ -6,6 +6,8 @@ use std::time::Duration;
 use hearth_matrix::ruma::OwnedServerName;
 use hearth_remote::ServerRules;
 
+use crate::Scanner;
+
 /// What the media repository is told.
 #[derive(Clone, Debug)]
 pub struct MediaConfig {
@@ -27,6 +29,12 @@ pub struct MediaConfig {
     pub previews: bool,
     /// Domains of which none are.
     pub previews_denied: Vec<String>,
+    /// Who looks at files before they come in.
+    pub scanner: Option<Scanner>,
+    /// How long media of ours and of others is kept that nobody looks at.
+    pub kept_for: Kept,
+    /// Media of others that was not looked at for longest goes when there is more than this.
+    pub most_remote_bytes: Option<u64>,
     /// New media is shown only to those who have an access token.
     pub is_frozen: bool,
     /// So long a place that was reserved for an upload is good.
@@ -53,6 +61,15 @@ pub struct Quota {
     pub bytes: Option<u64>,
 }
 
+/// How long media is kept that nobody looks at; nothing means for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// What our users upload.
+    pub ours: Option<Duration>,
+    /// What comes from other servers and pages.
+    pub of_others: Option<Duration>,
+}
+
 impl MediaConfig {
     /// With the defaults.
     pub fn new(server_name: OwnedServerName, storage: StorageConfig) -> Self {
@@ -66,6 +83,9 @@ impl MediaConfig {
             max_picture_pixels: 48_000_000,
             previews: false,
             previews_denied: Vec::new(),
+            scanner: None,
+            kept_for: Kept::default(),
+            most_remote_bytes: None,
             is_frozen: true,
             reserved_for: Duration::from_secs(24 * 60 * 60),
             most_reserved: 100,

@@ -10,27 +10,35 @@
 
 mod accesses;
 mod awaited;
+mod check;
 mod config;
 mod content;
 mod download;
 mod flights;
+mod hash;
 mod housekeeping;
 mod keep;
 mod media;
 mod media_id;
+mod policy;
 mod preview;
 mod receive;
 mod remote;
+mod scan;
 mod storage;
 mod thumbnail;
 mod upload;
 
-pub use config::{MediaConfig, Quota, StorageConfig};
+pub use check::{CheckError, Findings};
+pub use config::{Kept, MediaConfig, Quota, StorageConfig};
 pub use content::{Content, ContentError};
 pub use download::{File, GetError, Wanted};
+pub use hash::FileHash;
 pub use media::{Media, OpenError};
 pub use media_id::{is_media_id, new_boundary};
+pub use policy::{Selection, Touched};
 pub use preview::PreviewError;
 pub use remote::FetchError;
+pub use scan::Scanner;
 pub use thumbnail::{Method, PictureError, Shrunk, ThumbnailError, WantedThumbnail, measure, shrink};
 pub use upload::{CreateError, Created, Description, UploadError, Uploader};

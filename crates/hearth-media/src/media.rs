@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use hearth_remote::Remote;
@@ -20,6 +21,8 @@ use crate::{MediaConfig, StorageConfig};
 /// So many bytes of small blobs stay in memory.
 const MEMORY: u64 = 16 * 1024 * 1024;
 const ABOUT: usize = 1024;
+/// How often it is looked for what nobody looks at any more.
+const RETAIN_EVERY_MS: i64 = 60 * 60 * 1000;
 
 /// The media repository. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +39,7 @@ struct Inner {
     workshop: Workshop,
     fetches: Fetches,
     previews: Previews,
+    retained_ts: AtomicI64,
 }
 
 /// Small blobs that were read lately. What a number stands for never changes.
@@ -73,6 +77,7 @@ impl Media {
         let memory = Arc::new(Cache::with_weighter(ABOUT, MEMORY, BySize));
         let (awaited, accesses) = (Awaited::default(), Accesses::default());
         let (workshop, fetches, previews) = (Workshop::default(), Fetches::new(remote), Previews::default());
+        let retained_ts = AtomicI64::new(i64::MIN);
         Ok(Self(Arc::new(Inner {
             config,
             store,
@@ -84,6 +89,7 @@ impl Media {
             workshop,
             fetches,
             previews,
+            retained_ts,
         })))
     }
 
@@ -126,6 +132,16 @@ impl Media {
 
     pub(crate) fn previews(&self) -> &Previews {
         &self.0.previews
+    }
+
+    /// Whether it was not done for a while; from now on it was.
+    pub(crate) fn is_time_for_retention(&self) -> bool {
+        let (now, last) = (self.now(), self.0.retained_ts.load(Ordering::Relaxed));
+        let is_time = last.saturating_add(RETAIN_EVERY_MS) <= now;
+        if is_time {
+            self.0.retained_ts.store(now, Ordering::Relaxed);
+        }
+        is_time
     }
 
     /// Whether a server is ours.

@@ -9,6 +9,7 @@ use crate::content::Content;
 use crate::keep::KeepError;
 use crate::media_id::new_media_id;
 use crate::receive::{ReceiveError, receive};
+use crate::scan::Verdict;
 use crate::{Media, Quota, is_media_id};
 
 /// Longest name of a file, and longest content type.
@@ -73,6 +74,9 @@ pub enum UploadError {
     /// Somebody who runs the server does not want this file.
     #[error("this file is not wanted here")]
     Unwanted,
+    /// Nobody could look whether it is harmless.
+    #[error("the virus scanner can't be asked")]
+    NotScanned,
     /// Name or content type make no sense.
     #[error("{0}")]
     Invalid(&'static str),
@@ -225,7 +229,13 @@ impl Media {
                 return Err(UploadError::QuotaReached);
             }
         }
-        let kept = self.keep(receive(self.storage(), content, limit).await?).await?;
+        let received = receive(self.storage(), content, limit).await?;
+        match self.scan(&received).await {
+            Ok(Verdict::Clean) => {}
+            Ok(Verdict::Infected(_)) => return Err(UploadError::Unwanted),
+            Err(_) => return Err(UploadError::NotScanned),
+        }
+        let kept = self.keep(received).await?;
         let new = NewMedia {
             place: place.clone(),
             blob: BlobNum(0),

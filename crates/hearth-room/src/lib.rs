@@ -12,6 +12,7 @@ mod directory;
 mod error;
 mod guests;
 mod inbound;
+mod media;
 mod member_content;
 mod membership;
 mod mutual_rooms;

@@ -493,7 +493,7 @@ CREATE TABLE media (
     PRIMARY KEY (origin, media_id)
 ) without_rowid();
 CREATE INDEX media_of_blob ON media (blob) WHERE blob IS NOT NULL;
-CREATE INDEX media_of_uploader ON media (uploader, created_ts) WHERE uploader IS NOT NULL;
+CREATE INDEX media_of_uploader ON media (uploader, created_ts, media_id) WHERE uploader IS NOT NULL;
 CREATE INDEX media_awaited ON media (uploader, expires_ts) WHERE expires_ts IS NOT NULL;
 CREATE INDEX media_overdue ON media (expires_ts) WHERE expires_ts IS NOT NULL;
 CREATE INDEX media_of_others ON media (accessed_ts, size) WHERE uploader IS NULL;

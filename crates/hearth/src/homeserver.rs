@@ -7,7 +7,7 @@ use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOption
 use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger, Transactions};
 use hearth_delivery::Delivery;
 use hearth_matrix::SigningKey;
-use hearth_media::{Media, MediaConfig, OpenError, Quota, StorageConfig};
+use hearth_media::{Kept, Media, MediaConfig, OpenError, Quota, Scanner, StorageConfig};
 use hearth_remote::{
     AddressFilter, HttpClient, Notary, Patience, Remote, RemoteConfig, ServerRules, SystemNames, TlsRoots,
 };
@@ -20,7 +20,7 @@ use hearth_user::presence::Presence;
 use crate::data_dir::{DataDir, DataDirError, admin_socket};
 use crate::neighbours::OverHttp;
 use crate::residence::InRooms;
-use crate::settings::{MediaStorage, Settings};
+use crate::settings::{ClamAv, MediaStorage, Settings};
 use crate::telemetry::Metrics;
 
 /// A server that is whole but doesn't listen: what the command line uses when no server runs.
@@ -329,6 +329,15 @@ fn media_config(settings: &Settings) -> MediaConfig {
         servers: ServerRules { denied: media.denied_servers.clone(), ..ServerRules::open() },
         max_picture_pixels: media.max_picture_pixels.into(),
         quota: Quota { files: media.user_quota_files.map(u64::from), bytes: media.user_quota.map(|size| size.bytes()) },
+        kept_for: Kept {
+            ours: media.keep_local.map(|period| period.duration()),
+            of_others: media.keep_remote.map(|period| period.duration()),
+        },
+        most_remote_bytes: media.max_remote_cache.map(|size| size.bytes()),
+        scanner: media.clamav.as_ref().map(|clamav| match clamav {
+            ClamAv::Unix(path) => Scanner::Unix(path.clone()),
+            ClamAv::Tcp(address) => Scanner::Tcp(address.clone()),
+        }),
         previews: settings.url_previews.enabled,
         previews_denied: settings.url_previews.denied_domains.clone(),
         is_frozen: !media.unauthenticated_legacy,

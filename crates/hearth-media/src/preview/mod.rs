@@ -23,6 +23,7 @@ use url::Url;
 use crate::content::ContentError;
 use crate::flights::Flights;
 use crate::receive::{ReceivedBytes, receive};
+use crate::scan::Verdict;
 use crate::upload::uri;
 use crate::{Media, measure};
 
@@ -222,6 +223,9 @@ impl Media {
         let Ok((content_type, (width, height))) = measure(&head.map_err(|error| internal(&error))?) else {
             return Ok(None);
         };
+        if !matches!(self.scan(&received).await, Ok(Verdict::Clean)) {
+            return Ok(None);
+        }
         let (size, place, now) = (received.size, self.new_place(), self.now());
         let kept = self.keep(received).await.map_err(|error| internal(&error))?;
         let new = NewMedia {

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use hearth_matrix::ruma::ServerName;
 use hearth_matrix::ruma::http_headers::ContentDisposition;
 use hearth_remote::{Arriving, HttpError, Limits, Manner, Remote, RemoteError, SendOptions};
-use hearth_store::{BlobNum, MediaPlace, NewMedia, Noun};
+use hearth_store::{BlobNum, MediaPlace, NewMedia};
 use http::{HeaderMap, Request, StatusCode, header};
 use url::Url;
 
@@ -15,7 +15,9 @@ use super::{FetchError, multipart};
 use crate::Media;
 use crate::content::{Content, ContentError};
 use crate::keep::KeepError;
+use crate::policy::media_noun;
 use crate::receive::{ReceiveError, receive};
+use crate::scan::Verdict;
 use crate::upload::UNKNOWN_TYPE;
 
 /// How long a server may take to begin its answer, beside waiting for an upload.
@@ -66,6 +68,11 @@ impl Media {
             ReceiveError::TooSlow | ReceiveError::Interrupted(_) => FetchError::Failed(error.to_string()),
             ReceiveError::Storage(cause) => FetchError::Internal(format!("the media storage: {cause}")),
         })?;
+        match self.scan(&received).await {
+            Ok(Verdict::Clean) => {}
+            Ok(Verdict::Infected(_)) => return Err(FetchError::NotFound),
+            Err(error) => return Err(FetchError::Failed(error)),
+        }
         let kept = self.keep(received).await.map_err(|error: KeepError| FetchError::Internal(error.to_string()))?;
         let new = NewMedia {
             place: place.clone(),
@@ -77,7 +84,7 @@ impl Media {
             created_ts: self.now(),
             is_frozen: self.config().is_frozen,
         };
-        let nouns = [Noun::Name(format!("media:{}/{}", place.origin, place.media_id)), kept.noun()];
+        let nouns = [media_noun(place), kept.noun()];
         let keep = self.store().write(nouns, move |tx| {
             if tx.blobs().is_blocked(&kept.sha256)? {
                 return Ok(Err(FetchError::NotFound));

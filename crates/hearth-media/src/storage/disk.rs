@@ -19,6 +19,8 @@ use crate::media_id::new_media_id;
 
 /// So much is read at once.
 const PIECE: u64 = 128 * 1024;
+/// What was kept a moment ago may not be in the database yet.
+const LATELY: Duration = Duration::from_secs(60 * 60);
 /// What nobody has written to for so long is left over.
 const LEFT_OVER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -120,6 +122,36 @@ impl Disk {
         .await
     }
 
+    /// The size of a blob, if it is there.
+    pub(crate) async fn size(&self, sha256: &[u8; 32]) -> io::Result<Option<u64>> {
+        let path = self.directory_of(sha256).join(hexadecimal(sha256));
+        aside(move || match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    /// The blobs whose hash begins with a byte; those lately kept may be missing from the list.
+    pub(crate) async fn list(&self, shard: u8) -> io::Result<Vec<[u8; 32]>> {
+        let outer = self.root.join("blobs").join(format!("{shard:02x}"));
+        aside(move || {
+            let mut found = Vec::new();
+            for inner in entries(&outer)? {
+                for path in entries(&inner)? {
+                    let is_new = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age < LATELY);
+                    if fs::metadata(&path).and_then(|metadata| metadata.modified()).is_ok_and(is_new) {
+                        continue;
+                    }
+                    found.extend(path.file_name().and_then(|name| parse_hexadecimal(name.to_str()?)));
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     fn directory_of(&self, sha256: &[u8; 32]) -> PathBuf {
         let name = hexadecimal(sha256);
         // Hexadecimal digits: every byte is a character.
@@ -138,6 +170,11 @@ impl Incoming {
 }
 
 impl Incoming {
+    /// To read what was written.
+    pub(crate) async fn open(&self) -> io::Result<tokio::fs::File> {
+        tokio::fs::File::open(&self.path).await
+    }
+
     /// All that was written.
     pub(crate) async fn all(&self) -> io::Result<Vec<u8>> {
         let path = self.path.clone();
@@ -163,6 +200,15 @@ fn piece(file: &File, at: u64, end: u64) -> io::Result<Bytes> {
     Ok(bytes.into())
 }
 
+/// What is in a directory; nothing if it is not there.
+fn entries(path: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes a directory and those above it; whether it was not there.
 fn make_directory(path: &Path) -> io::Result<bool> {
     if path.is_dir() {
@@ -181,6 +227,18 @@ pub(crate) fn hexadecimal(sha256: &[u8; 32]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digits = sha256.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// A hash as it was written.
+pub(crate) fn parse_hexadecimal(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut sha256 = [0; 32];
+    for (at, byte) in sha256.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+    }
+    Some(sha256)
 }
 
 /// Runs what waits for the disk on a thread that may wait.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::{Content, StorageConfig};
-pub(crate) use disk::{Disk, Incoming, aside, hexadecimal};
+pub(crate) use disk::{Disk, Incoming, aside, hexadecimal, parse_hexadecimal};
 
 /// A place for blobs.
 pub(crate) enum Storage {
@@ -42,6 +42,20 @@ impl Storage {
     pub(crate) async fn read(&self, sha256: &[u8; 32], range: Range<u64>) -> io::Result<Content> {
         match self {
             Self::Disk(disk) => disk.read(sha256, range).await,
+        }
+    }
+
+    /// The size of a blob, if it is there.
+    pub(crate) async fn size(&self, sha256: &[u8; 32]) -> io::Result<Option<u64>> {
+        match self {
+            Self::Disk(disk) => disk.size(sha256).await,
+        }
+    }
+
+    /// The blobs whose hash begins with a byte; those lately kept may be missing from the list.
+    pub(crate) async fn list(&self, shard: u8) -> io::Result<Vec<[u8; 32]>> {
+        match self {
+            Self::Disk(disk) => disk.list(shard).await,
         }
     }
 

@@ -140,12 +140,13 @@ impl Blobs<'_, '_> {
         Ok(true)
     }
 
-    /// A use of it has gone: it may have been the last one.
-    pub fn loosen(&mut self, blob: BlobNum, now: i64) -> Result<(), StoreError> {
+    /// A use of it has gone: it may have been the last one. Whoever claims it at the same time has more time.
+    pub fn loosen(&mut self, blob: BlobNum, since: i64) -> Result<(), StoreError> {
         self.tx.exec(
-            "INSERT INTO blobs_loose (num, since_ts) VALUES ($1, $2) \
-             ON CONFLICT (num) DO UPDATE SET since_ts = excluded.since_ts",
-            &[blob.into(), now.into()],
+            "INSERT INTO blobs_loose (num, since_ts) VALUES ($1, $2) ON CONFLICT (num) DO UPDATE SET since_ts = \
+                 CASE WHEN excluded.since_ts > blobs_loose.since_ts THEN excluded.since_ts \
+                 ELSE blobs_loose.since_ts END",
+            &[blob.into(), since.into()],
         )
     }
 

@@ -245,14 +245,20 @@ impl MediaTable<'_, '_> {
         )
     }
 
-    /// What a user has uploaded, oldest first, at or after a time.
-    pub fn of_uploader(&mut self, user: UserNum, from_ts: i64, limit: i64) -> Result<Vec<MediaPage>, StoreError> {
+    /// What a user has uploaded behind a time and a media id, oldest first.
+    pub fn of_uploader(
+        &mut self,
+        user: UserNum,
+        after_ts: i64,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<MediaPage>, StoreError> {
         self.tx.query(
             "SELECT s.text, m.media_id, m.size, m.created_ts, m.accessed_ts, m.quarantined_ts \
              FROM media m CROSS JOIN strings s \
-             WHERE m.uploader = $1 AND m.uploader IS NOT NULL AND m.created_ts >= $2 AND s.num = m.origin \
-             ORDER BY m.created_ts LIMIT $3",
-            &[user.into(), from_ts.into(), limit.into()],
+             WHERE m.uploader = $1 AND m.uploader IS NOT NULL AND (m.created_ts, m.media_id) > ($2, $3) \
+                 AND s.num = m.origin ORDER BY m.created_ts, m.media_id LIMIT $4",
+            &[user.into(), after_ts.into(), after.as_bytes().into(), limit.into()],
             page,
         )
     }
@@ -298,13 +304,20 @@ impl MediaTable<'_, '_> {
         Ok(self.tx.one(sql, &[], |row| row.int(0))?.unwrap_or(0))
     }
 
-    /// All media with the same bytes.
-    pub fn of_blob(&mut self, sha256: &[u8; 32], limit: i64) -> Result<Vec<MediaPage>, StoreError> {
+    /// Media with the same bytes behind a place, by place.
+    pub fn of_blob(
+        &mut self,
+        sha256: &[u8; 32],
+        after: (&str, &str),
+        limit: i64,
+    ) -> Result<Vec<MediaPage>, StoreError> {
+        let origin = self.tx.string_num(after.0)?.map_or(i64::MIN, |origin| origin.0);
         self.tx.query(
             "SELECT s.text, m.media_id, m.size, m.created_ts, m.accessed_ts, m.quarantined_ts \
              FROM blobs b CROSS JOIN media m CROSS JOIN strings s \
-             WHERE b.sha256 = $1 AND m.blob = b.num AND s.num = m.origin LIMIT $2",
-            &[sha256.as_slice().into(), limit.into()],
+             WHERE b.sha256 = $1 AND m.blob = b.num AND (m.origin, m.media_id) > ($2, $3) AND s.num = m.origin \
+             ORDER BY m.origin, m.media_id LIMIT $4",
+            &[sha256.as_slice().into(), origin.into(), after.1.as_bytes().into(), limit.into()],
             page,
         )
     }

@@ -142,13 +142,13 @@ async fn lists_of_media_have_an_end() {
         let ids = |pages: Vec<hearth_store::MediaPage>| -> Vec<String> {
             pages.into_iter().map(|page| format!("{}/{}", page.place.origin, page.place.media_id)).collect()
         };
-        assert_eq!(ids(write(store, |tx| tx.media().of_uploader(USER, 20, 10)).await), ["a.org/b", "a.org/c"]);
+        assert_eq!(ids(write(store, |tx| tx.media().of_uploader(USER, 10, "later", 10)).await), ["a.org/b", "a.org/c"]);
         assert_eq!(ids(write(store, |tx| tx.media().of_server("b.org", "a", 1)).await), ["b.org/b"]);
         assert_eq!(ids(write(store, |tx| tx.media().of_others(30, 10)).await), ["b.org/a", "b.org/b"]);
         write(store, |tx| tx.media().accessed(&place("a"), 100)).await;
         assert_eq!(ids(write(store, |tx| tx.media().of_ours(30, 10)).await), ["a.org/later", "a.org/b"]);
         assert_eq!(write(store, |tx| tx.media().size_of_others()).await, 15);
-        assert_eq!(write(store, |tx| tx.media().of_blob(&HASH, 10)).await.len(), 6);
+        assert_eq!(write(store, |tx| tx.media().of_blob(&HASH, ("", ""), 10)).await.len(), 6);
         assert_eq!(write(store, |tx| tx.media().reserved(USER, 499)).await, 1);
         assert_eq!(write(store, |tx| tx.media().overdue(500, 10)).await, [place("later")]);
         assert!(write(store, |tx| tx.media().quarantine(&place("a"), Some(1))).await);

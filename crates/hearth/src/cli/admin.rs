@@ -10,6 +10,7 @@ use clap::Subcommand;
 use hearth_store::WallTime;
 use serde_json::{Value, json};
 
+use super::admin_media::{self, MediaCommand};
 use super::{Failure, SettingsArguments};
 use crate::data_dir::{DataDirError, admin_socket};
 use crate::settings::Settings;
@@ -28,6 +29,9 @@ enum AdminCommand {
     /// Users of this server.
     #[command(subcommand)]
     User(UserCommand),
+    /// Files of users and of other servers.
+    #[command(subcommand)]
+    Media(MediaCommand),
     /// Show what users reported, newest first.
     Reports,
 }
@@ -107,6 +111,7 @@ pub(super) fn run(arguments: &AdminArguments) -> Result<(), Failure> {
     let settings = arguments.settings.load()?;
     let command = match &arguments.command {
         AdminCommand::User(command) => command,
+        AdminCommand::Media(command) => return admin_media::run(&settings, command),
         AdminCommand::Reports => return show_reports(&settings),
     };
     match command {
@@ -217,7 +222,7 @@ fn generated_password() -> Result<String, Failure> {
 }
 
 /// Asks the local door, wherever it is.
-fn ask(settings: &Settings, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+pub(super) fn ask(settings: &Settings, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
     let body = body.map(Value::to_string).unwrap_or_default();
     let (status, answer) = match UnixStream::connect(admin_socket(&settings.data_dir)) {
         Ok(socket) => ask_socket(socket, method, path, &body)?,

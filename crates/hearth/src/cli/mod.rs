@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod admin_media;
 mod config;
 mod serve;
 

@@ -12,4 +12,4 @@ mod values;
 pub use load::{Problem, Problems, Sources};
 pub use reference::{markdown, text};
 pub use sections::*;
-pub use values::{ByteSize, Database, LogFormat, LogLevel, MediaStorage, PublicUrl, Secret, Terms};
+pub use values::{ByteSize, ClamAv, Database, LogFormat, LogLevel, MediaStorage, Period, PublicUrl, Secret, Terms};

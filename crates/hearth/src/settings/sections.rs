@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::load::{Key, Kind, Reader, Setting};
 use super::values::{
-    ByteSize, Database, LogFormat, LogLevel, MediaStorage, PublicUrl, Secret, Terms, address_ranges,
+    ByteSize, ClamAv, Database, LogFormat, LogLevel, MediaStorage, Period, PublicUrl, Secret, Terms, address_ranges,
     default_server_name,
 };
 
@@ -248,6 +248,14 @@ section! {
         user_quota: Option<ByteSize> = None,
         /// How many files a user may upload; without it, there is no limit.
         user_quota_files: Option<u32> = None,
+        /// Delete what users have uploaded when nobody has looked at it for so long; without it, nothing is deleted.
+        keep_local: Option<Period> = None,
+        /// Delete files of other servers, and pictures of previewed pages, when nobody has looked at them for so long. They are fetched again when somebody does; without it, nothing is deleted.
+        keep_remote: Option<Period> = Some(Period::days(90)),
+        /// When there is more than this of other servers, what was not looked at for longest is deleted; without it, there is no limit.
+        max_remote_cache: Option<ByteSize> = None,
+        /// ClamAV, which looks at each file that comes in; nothing comes in while it can't be asked. Encrypted files look harmless to it.
+        clamav: Option<ClamAv> = None,
         /// Serve all media also on the old paths that need no access token. What is uploaded while this is on stays there when it is turned off.
         unauthenticated_legacy: bool = false,
     }

@@ -5,6 +5,7 @@ use std::fmt::{self, Debug, Display};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use hearth_api::serve::Bind;
 use hearth_api::{Rate, Resource};
@@ -102,6 +103,52 @@ impl FromStr for PublicUrl {
 pub enum MediaStorage {
     /// In a directory.
     Directory(PathBuf),
+}
+
+/// Where ClamAV is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClamAv {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// Host and port.
+    Tcp(String),
+}
+
+/// A length of time: some hours or days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period(Duration);
+
+impl Period {
+    /// The time.
+    pub fn duration(self) -> Duration {
+        self.0
+    }
+
+    /// So many days.
+    pub const fn days(count: u64) -> Self {
+        Self(Duration::from_secs(count * 24 * 60 * 60))
+    }
+}
+
+impl FromStr for Period {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (digits, hours) = match text.strip_suffix('d') {
+            Some(days) => (days, 24),
+            None => (text.strip_suffix('h').ok_or(())?, 1),
+        };
+        let count: u64 = digits.trim_end().parse().map_err(|_| ())?;
+        let seconds = count.checked_mul(hours * 60 * 60).filter(|_| (1..100_000).contains(&count)).ok_or(())?;
+        Ok(Self(Duration::from_secs(seconds)))
+    }
+}
+
+impl Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.0.as_secs() / 3600;
+        if hours.is_multiple_of(24) { write!(f, "{}d", hours / 24) } else { write!(f, "{hours}h") }
+    }
 }
 
 /// A number of bytes.
@@ -420,6 +467,22 @@ text!(
         Self::Directory(path) => Some(quoted(format!("file:{}", path.display()))),
     }
 );
+
+text!(
+    ClamAv,
+    "`unix:PATH` or `tcp:HOST:PORT`",
+    |text, reader| match (text.strip_prefix("unix:"), text.strip_prefix("tcp:")) {
+        (Some(path), _) if !path.is_empty() => Some(Self::Unix(reader.base().join(path))),
+        (_, Some(address)) if address.contains(':') => Some(Self::Tcp(address.to_owned())),
+        _ => None,
+    },
+    |this| match this {
+        Self::Unix(path) => Some(quoted(format!("unix:{}", path.display()))),
+        Self::Tcp(address) => Some(quoted(format!("tcp:{address}"))),
+    }
+);
+
+text!(Period, "a string such as `\"90d\"` or `\"12h\"`", |text, reader| text.parse().ok(), |this| Some(quoted(this)));
 
 text!(
     Bind,

@@ -83,3 +83,27 @@ fn a_data_directory_that_is_not_there_is_not_made() {
     assert!(reason.contains("elsewhere does not exist"), "{reason}");
     assert!(!home.path().join("elsewhere").exists());
 }
+
+#[test]
+fn files_are_managed_with_and_without_a_running_server() {
+    let home = tempfile::tempdir().unwrap();
+    let manage = || {
+        let media = |arguments: &[&str]| stdout(&run(home.path(), &[&["admin", "media"], arguments].concat()));
+        assert_eq!(media(&["delete", "mxc://localhost/x"]), "Deleted 0 files, 0 bytes.\n");
+        assert_eq!(media(&["quarantine", "--server", "example.org"]), "Hid 0 files, 0 bytes.\n");
+        assert_eq!(media(&["unquarantine", "--user", "alice"]), "Showed again 0 files, 0 bytes.\n");
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(media(&["block", hash]), "Kept out from now on; deleted 0 files, 0 bytes.\n");
+        assert_eq!(media(&["unblock", hash]), "Let in again.\n");
+        assert!(media(&["check", "--repair"]).starts_with("0 files in the media storage.\n0 of them are missing"));
+        let refused = |arguments: &[&str]| failure(&run(home.path(), &[&["admin", "media"], arguments].concat()));
+        assert!(refused(&["block", "abc"]).contains("is no SHA-256"));
+        assert!(refused(&["delete", "nonsense"]).contains("is no address"));
+        refused(&["delete"]);
+        refused(&["delete", "mxc://localhost/x", "--user", "alice"]);
+    };
+    let server = Server::start(home.path(), &[]);
+    manage();
+    drop(server);
+    manage();
+}

@@ -68,6 +68,13 @@ storage = "file:media"
 max_upload_size = "50 MiB"
 user_quota = 1000000000
 user_quota_files = 1000
+max_remote_size = "1 GiB"
+max_remote_cache = "10 GiB"
+max_picture_pixels = 10000000
+keep_local = "365d"
+keep_remote = "12h"
+clamav = "tcp:localhost:3310"
+denied_servers = ["*.example.com"]
 unauthenticated_legacy = true
 
 [email]
@@ -76,6 +83,7 @@ from = "Hearth <hearth@example.org>"
 
 [url_previews]
 enabled = true
+denied_domains = ["example.com"]
 
 [presence]
 enabled = false

@@ -14,6 +14,9 @@ impl From<UploadError> for ApiError {
             UploadError::TooLarge(_) => Self::too_large(error.to_string()),
             UploadError::QuotaReached => Self::user_limit_exceeded("You have uploaded as much as you may"),
             UploadError::Unwanted => Self::forbidden("This file can't be uploaded here"),
+            UploadError::NotScanned => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", "Files can't be looked at now; try again later")
+            }
             UploadError::Invalid(reason) => Self::invalid_param(reason),
             UploadError::Interrupted(_) => Self::bad_request("M_UNKNOWN", "The body ended early"),
             UploadError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long"),
@@ -103,5 +106,9 @@ impl From<PreviewError> for ApiError {
 
 /// Bytes that must be there and can't be read.
 pub(crate) fn storage_failed(error: std::io::Error) -> ApiError {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        tracing::error!(%error, "a file is missing in the media storage; `hearth admin media check` tells which are");
+        return GetError::NotFound.into();
+    }
     ApiError::internal(format_args!("the media storage: {error}"))
 }

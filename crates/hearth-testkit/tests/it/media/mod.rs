@@ -1,6 +1,7 @@
 //! The content repository.
 
 mod download;
+mod policy;
 mod preview;
 mod remote;
 mod thumbnail;
