@@ -384,7 +384,9 @@ impl<'t, 'c> Appender<'t, 'c> {
             },
         };
         let Some((num, redacted_sender)) = found else {
-            return Ok(Err(RoomError::NotFound("The event to redact is not in this room")));
+            // Another server may have it, and it may come here yet; whether it is redacted then is judged when it comes.
+            let room = self.room.clone();
+            return Ok(Ok(Some(self.tx.events().intern(&room, target)?)));
         };
         // Other servers accept any redaction from the event's own server: what our users may, we decide here.
         let levels = self.power_levels()?;
@@ -404,6 +406,12 @@ impl<'t, 'c> Appender<'t, 'c> {
         txn: Option<(DeviceNum, Arc<str>)>,
     ) -> Result<(), StoreError> {
         let num = self.tx.events().next_num()?;
+        if let Some(target) = redacts
+            && !self.pending.iter().any(|pending| pending.num == target)
+            && self.tx.events().row(target)?.is_none()
+        {
+            self.tx.events().await_target(target, num)?;
+        }
         let setting = self.state("m.room.history_visibility", "")?;
         let visibility = visibility_at(&pdu, setting.as_ref().map(|(_, event)| &**event));
         let member = match pdu.state_pair() {

@@ -224,8 +224,9 @@ fn drafts(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Vec<
         drafts.push(Draft::state("m.room.canonical_alias", "", object(json!({ "alias": alias }))));
     }
     let (join_rule, guests) = match request.preset {
-        Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", "can_join"),
-        Preset::PublicChat => ("public", "forbidden"),
+        Preset::PrivateChat | Preset::TrustedPrivateChat => ("invite", Some("can_join")),
+        // Where nothing is said, guests may not come in.
+        Preset::PublicChat => ("public", None),
     };
     if !given("m.room.join_rules") {
         drafts.push(Draft::state("m.room.join_rules", "", object(json!({ "join_rule": join_rule }))));
@@ -233,7 +234,7 @@ fn drafts(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Vec<
     if !given("m.room.history_visibility") {
         drafts.push(Draft::state("m.room.history_visibility", "", object(json!({ "history_visibility": "shared" }))));
     }
-    if !given("m.room.guest_access") {
+    if let Some(guests) = guests.filter(|_| !given("m.room.guest_access")) {
         drafts.push(Draft::state("m.room.guest_access", "", object(json!({ "guest_access": guests }))));
     }
     for draft in &request.initial_state {

@@ -165,11 +165,14 @@ pub(crate) fn state_step(appender: &mut Appender<'_, '_>, sender: &OwnedUserId, 
         return Ok(Err(RoomError::BadEvent("membership must be invite, join, knock, leave or ban".into())));
     };
     if target == sender.as_str() && membership == Membership::Join {
+        let mut draft = draft.clone();
+        // Who let whom in is for servers to say: they sign for it.
+        draft.content.remove("join_authorised_via_users_server");
         if appender.membership(sender)? == Some(Membership::Join) {
-            return Ok(Ok(Step::Send(sender.clone(), draft.clone())));
+            return Ok(Ok(Step::Send(sender.clone(), draft)));
         }
         let guest = guests::is_guest(appender.tx, sender)?;
-        return join(appender, sender, guest, None, draft.content.clone());
+        return join(appender, sender, guest, None, draft.content);
     }
     if membership == Membership::Invite && blocks_invites(appender.tx, &target_id)? {
         return Ok(Err(RoomError::InviteBlocked(target_id.to_owned())));

@@ -170,3 +170,28 @@ async fn a_join_must_be_what_it_says() {
     })
     .await;
 }
+
+// endpoint: POST /_matrix/client/v3/join/{roomIdOrAlias}
+#[tokio::test]
+async fn who_left_the_room_that_let_him_in_does_not_come_in_again() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let gate = public_room(&alice).await;
+        let allow = json!([{ "type": "m.room_membership", "room_id": gate }]);
+        let rules = json!({ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": allow } });
+        let room = create_room(&alice, json!({ "preset": "private_chat", "initial_state": [rules] })).await;
+        for room in [&gate, &room] {
+            must_join_via(&bob, room, &federation.name(0)).await;
+        }
+        for room in [&room, &gate] {
+            assert_eq!(bob.post(&room_path(room, "leave"), &json!({})).await.0, 200);
+        }
+        for room in [&room, &gate] {
+            until("he has left", async || membership(&alice, room, &bob.user_id).await == "leave").await;
+        }
+        let (status, answer) = join_via(&bob, &room, &[federation.name(0)]).await;
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+        assert_eq!(membership(&alice, &room, &bob.user_id).await, "leave");
+    })
+    .await;
+}

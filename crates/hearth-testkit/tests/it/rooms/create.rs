@@ -92,7 +92,7 @@ async fn a_preset_decides_who_comes_in_in_every_version() {
         let (alice, bob) = (server.user("alice").await, server.user("bob").await);
         for version in 1..=12 {
             for (preset, join_rule, guests) in
-                [("private_chat", "invite", "can_join"), ("public_chat", "public", "forbidden")]
+                [("private_chat", "invite", json!("can_join")), ("public_chat", "public", json!(null))]
             {
                 let request = json!({ "preset": preset, "room_version": version.to_string(), "invite": [bob.user_id] });
                 let room = create_room(&alice, request).await;

@@ -121,7 +121,8 @@ async fn redaction_takes_the_author_or_power() {
             assert_eq!(redact(&bob, &of_alice).await.0, 403, "version {version}");
             assert_eq!(redact(&bob, &of_bob).await.0, 200, "version {version}");
             assert_eq!(redact(&alice, &of_alice).await.0, 200, "version {version}");
-            assert_eq!(redact(&alice, "$nothing:hearth.test").await.0, 404, "version {version}");
+            // It may be an event that has not come yet.
+            assert_eq!(redact(&alice, "$nothing:hearth.test").await.0, 200, "version {version}");
         }
     })
     .await;
