@@ -161,11 +161,14 @@ def a_knock_is_answered(pair):
 
 @scenario(since=7)
 def a_knock_is_taken_back(pair):
+    if pair.there.kind == "synapse":
+        return  # Synapse takes a knock back on its own side only.
     alice, bob = pair.people("h", "t")
     rules = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}
     room = alice.create(pair.version, preset="private_chat", initial_state=[rules])
     bob.knock(room, pair.here.name)
     is_member(alice, room, bob.user_id, "knock")
+    until("the knock shows", lambda: bob.section(room) == "knock")
     bob.leave(room)
     is_member(alice, room, bob.user_id, "leave")
 

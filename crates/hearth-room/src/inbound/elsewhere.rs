@@ -37,6 +37,8 @@ pub(super) struct Ways {
     inviting: Vec<OwnedServerName>,
     /// Others.
     there: Vec<OwnedServerName>,
+    /// The one that the room's id names.
+    by_id: Option<OwnedServerName>,
 }
 
 /// A membership of a user of ours, as another server told of it.
@@ -117,7 +119,9 @@ impl Rooms {
     /// At most some servers: who invited the user, those he names, then others that are known.
     pub(super) fn sorted_ways(&self, known: &Ways, named: &[OwnedServerName]) -> Vec<OwnedServerName> {
         let mut sorted: Vec<OwnedServerName> = Vec::new();
-        for server in known.inviting.iter().chain(named).chain(&known.there) {
+        // Whoever names servers knows better than the room's id.
+        let by_id = known.by_id.as_ref().filter(|_| named.is_empty());
+        for server in known.inviting.iter().chain(named).chain(&known.there).chain(by_id) {
             if *server != self.inner.config.server_name && !sorted.contains(server) {
                 sorted.push(server.clone());
             }
@@ -251,7 +255,7 @@ fn ways(tx: &mut Tx<'_>, user: &UserId, room_id: &RoomId) -> Result<Ways, StoreE
         let known = tx.rooms().servers(room.num, SERVERS as i64)?;
         ways.there.extend(known.iter().filter_map(|server| ServerName::parse(&**server).ok()));
     }
-    ways.there.extend(room_id.server_name().map(ToOwned::to_owned));
+    ways.by_id = room_id.server_name().map(ToOwned::to_owned);
     Ok(ways)
 }
 

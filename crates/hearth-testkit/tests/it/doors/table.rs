@@ -531,7 +531,7 @@ fn sending() -> Vec<Row> {
             .no_body(r#"{"reason": 1}"#, BAD_JSON),
         state("/_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}")
             .no_path("/_matrix/client/v3/rooms/{roomId}/state/m.room.member/{other}", BAD_JSON)
-            .no_path("/_matrix/client/v3/rooms/{roomId}/state/m.room.create/", FORBIDDEN),
+            .no_path("/_matrix/client/v3/rooms/{roomId}/state/m.room.create/", INVALID_PARAM),
         state("/_matrix/client/v3/rooms/{roomId}/state/{eventType}"),
         state("/_matrix/client/v3/rooms/{roomId}/state/{eventType}/"),
         user("POST", receipt)
