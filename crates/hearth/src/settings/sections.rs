@@ -146,7 +146,7 @@ section! {
 }
 
 section! {
-    /// Talking to other servers. Not whole yet: servers find each other and learn each other's keys, and share no rooms.
+    /// Talking to other servers.
     Federation {
         /// Talk to other servers.
         enabled: bool = true,
