@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_matrix::ruma::OwnedServerName;
-use hearth_remote::ServerRules;
+use hearth_remote::{HttpClient, ServerRules};
 
 use crate::Scanner;
+use crate::storage::S3Config;
 
 /// What the media repository is told.
 #[derive(Clone, Debug)]
@@ -46,10 +47,21 @@ pub struct MediaConfig {
 }
 
 /// Where blobs are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum StorageConfig {
     /// In a directory.
     Disk(PathBuf),
+    /// In a bucket, reached through a client.
+    S3(Box<S3Config>, Box<HttpClient>),
+}
+
+impl std::fmt::Debug for StorageConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk(directory) => f.debug_tuple("Disk").field(directory).finish(),
+            Self::S3(config, _) => f.debug_tuple("S3").field(config).finish(),
+        }
+    }
 }
 
 /// How much a user may upload in all; nothing means that there is no limit.

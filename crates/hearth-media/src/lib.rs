@@ -40,5 +40,6 @@ pub use policy::{Selection, Touched};
 pub use preview::PreviewError;
 pub use remote::FetchError;
 pub use scan::Scanner;
+pub use storage::S3Config;
 pub use thumbnail::{Method, PictureError, Shrunk, ThumbnailError, WantedThumbnail, measure, shrink};
 pub use upload::{CreateError, Created, Description, UploadError, Uploader};

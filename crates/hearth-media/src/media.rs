@@ -10,13 +10,13 @@ use hearth_store::{BlobNum, Store, WallTime};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::MediaConfig;
 use crate::accesses::Accesses;
 use crate::awaited::Awaited;
 use crate::preview::Previews;
 use crate::remote::Fetches;
 use crate::storage::{self, Storage};
 use crate::thumbnail::Workshop;
-use crate::{MediaConfig, StorageConfig};
 
 /// So many bytes of small blobs stay in memory.
 const MEMORY: u64 = 16 * 1024 * 1024;
@@ -73,7 +73,7 @@ impl Media {
         remote: Option<Remote>,
     ) -> Result<Self, OpenError> {
         let failed = |cause| OpenError { place: storage::place(&config.storage), cause };
-        let storage = Storage::open(&config.storage).await.map_err(failed)?;
+        let storage = Storage::open(&config.storage, &time).await.map_err(failed)?;
         let memory = Arc::new(Cache::with_weighter(ABOUT, MEMORY, BySize));
         let (awaited, accesses) = (Awaited::default(), Accesses::default());
         let (workshop, fetches, previews) = (Workshop::default(), Fetches::new(remote), Previews::default());
@@ -147,14 +147,5 @@ impl Media {
     /// Whether a server is ours.
     pub(crate) fn is_ours(&self, server: &str) -> bool {
         self.0.config.server_name == server
-    }
-}
-
-impl StorageConfig {
-    /// The directory, if it is one.
-    pub fn directory(&self) -> Option<&std::path::Path> {
-        match self {
-            Self::Disk(directory) => Some(directory),
-        }
     }
 }

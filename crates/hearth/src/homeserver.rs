@@ -7,7 +7,7 @@ use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOption
 use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger, Transactions};
 use hearth_delivery::Delivery;
 use hearth_matrix::SigningKey;
-use hearth_media::{Kept, Media, MediaConfig, OpenError, Quota, Scanner, StorageConfig};
+use hearth_media::{Kept, Media, MediaConfig, OpenError, Quota, S3Config, Scanner, StorageConfig};
 use hearth_remote::{
     AddressFilter, HttpClient, Notary, Patience, Remote, RemoteConfig, ServerRules, SystemNames, TlsRoots,
 };
@@ -105,7 +105,7 @@ impl Homeserver {
             store.clone(),
             time.clone(),
         );
-        let media = Media::open(media_config(settings), store.clone(), time.clone(), Some(remote.clone())).await?;
+        let media = Media::open(media_config(settings)?, store.clone(), time.clone(), Some(remote.clone())).await?;
         let residence = Arc::new(InRooms(rooms.clone()));
         let presence = Presence::new(settings.presence.enabled, store.clone(), time.clone());
         let syncs = Syncs::new(
@@ -317,13 +317,38 @@ fn door_options(settings: &Settings) -> DoorOptions {
     }
 }
 
-fn media_config(settings: &Settings) -> MediaConfig {
+/// Where files are kept. An object store may be next door: its client connects to any address.
+fn media_storage(settings: &Settings) -> Result<StorageConfig, StartError> {
     let media = &settings.media;
-    let storage = match &media.storage {
-        None => StorageConfig::Disk(settings.data_dir.join("media")),
-        Some(MediaStorage::Directory(path)) => StorageConfig::Disk(path.clone()),
+    let (name, prefix) = match &media.storage {
+        None => return Ok(StorageConfig::Disk(settings.data_dir.join("media"))),
+        Some(MediaStorage::Directory(path)) => return Ok(StorageConfig::Disk(path.clone())),
+        Some(MediaStorage::Bucket { name, prefix }) => (name, prefix),
     };
-    MediaConfig {
+    let failed = |cause: &dyn std::fmt::Display| StartError::Remote(cause.to_string());
+    let mut roots = TlsRoots::system();
+    for path in &settings.outbound.trusted_ca {
+        roots.add_file(path).map_err(|cause| failed(&cause))?;
+    }
+    let names = Arc::new(SystemNames::new().map_err(|cause| failed(&cause))?);
+    let client = HttpClient::new(names, AddressFilter::default(), roots).map_err(|cause| failed(&cause))?;
+    let secret = |key: &Option<crate::settings::Secret>| key.as_ref().map(|key| key.reveal().to_owned());
+    let config = S3Config {
+        endpoint: media.s3.endpoint.as_ref().map(|url| url.as_str().to_owned()),
+        bucket: name.clone(),
+        prefix: prefix.clone(),
+        region: media.s3.region.clone(),
+        access_key: secret(&media.s3.access_key).unwrap_or_default(),
+        secret_key: secret(&media.s3.secret_key).unwrap_or_default(),
+        incoming: settings.data_dir.join("media"),
+    };
+    Ok(StorageConfig::S3(Box::new(config), Box::new(client)))
+}
+
+fn media_config(settings: &Settings) -> Result<MediaConfig, StartError> {
+    let media = &settings.media;
+    let storage = media_storage(settings)?;
+    Ok(MediaConfig {
         max_upload_bytes: media.max_upload_size.bytes(),
         max_remote_bytes: media.max_remote_size.bytes(),
         servers: ServerRules { denied: media.denied_servers.clone(), ..ServerRules::open() },
@@ -343,7 +368,7 @@ fn media_config(settings: &Settings) -> MediaConfig {
         is_frozen: !media.unauthenticated_legacy,
         has_siblings: matches!(settings.database().url(), DatabaseUrl::Postgres(_)),
         ..MediaConfig::new(settings.server_name.clone(), storage)
-    }
+    })
 }
 
 fn limits(settings: &Settings, time: WallTime) -> Limits {

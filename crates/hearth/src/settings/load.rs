@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
         let source = self.origin().name.clone();
         // A secret of the wrong kind is still a secret.
         let key = self.path.join(".");
-        let is_secret = ["secret", "smtp", "database.url"].iter().any(|secret| key.contains(secret));
+        let is_secret = ["secret", "smtp", "database.url", "access_key"].iter().any(|secret| key.contains(secret));
         let reason = match reason.split_once(", but is ") {
             Some((allowed, _)) if is_secret => allowed.to_owned(),
             _ => reason,

@@ -236,6 +236,8 @@ section! {
     Media {
         /// Where files are kept that are too large for the database; without it, in the directory `media` in `data_dir`.
         storage: Option<MediaStorage> = None,
+        /// How a bucket is reached.
+        s3: S3 = S3::default(),
         /// Largest file that can be uploaded.
         max_upload_size: ByteSize = ByteSize::mib(100),
         /// Largest file that is fetched from another server.
@@ -258,6 +260,20 @@ section! {
         clamav: Option<ClamAv> = None,
         /// Serve all media also on the old paths that need no access token. What is uploaded while this is on stays there when it is turned off.
         unauthenticated_legacy: bool = false,
+    }
+}
+
+section! {
+    /// How a bucket is reached, if `media.storage` is one.
+    S3 {
+        /// The object store; without it, that of Amazon.
+        endpoint: Option<PublicUrl> = None,
+        /// Where the bucket is.
+        region: String = "us-east-1".to_owned(),
+        /// The access key.
+        access_key: Option<Secret> = None,
+        /// The secret key.
+        secret_key: Option<Secret> = None,
     }
 }
 
@@ -313,6 +329,10 @@ impl Settings {
                 found
                     .push((format!("listeners[{at}].bind"), format!("{} is taken by another listener", listener.bind)));
             }
+        }
+        let is_bucket = matches!(self.media.storage, Some(MediaStorage::Bucket { .. }));
+        if is_bucket && (self.media.s3.access_key.is_none() || self.media.s3.secret_key.is_none()) {
+            found.push(("media.s3".to_owned(), "needs both `access_key` and `secret_key`".to_owned()));
         }
         for (server, keys) in &self.trusted_key_servers {
             for (id, _) in keys.iter().filter(|(id, key)| hearth_remote::Notary::key(id, key).is_none()) {

@@ -103,6 +103,13 @@ impl FromStr for PublicUrl {
 pub enum MediaStorage {
     /// In a directory.
     Directory(PathBuf),
+    /// In a bucket, with what names in it begin with.
+    Bucket {
+        /// The bucket.
+        name: String,
+        /// Nothing, or a path with a slash at its end.
+        prefix: String,
+    },
 }
 
 /// Where ClamAV is.
@@ -458,13 +465,20 @@ text!(
 
 text!(
     MediaStorage,
-    "`file:PATH`",
-    |text, reader| {
-        let path = text.strip_prefix("file:").filter(|path| !path.is_empty())?;
-        Some(Self::Directory(reader.base().join(path)))
+    "`file:PATH` or `s3://BUCKET` or `s3://BUCKET/PREFIX`",
+    |text, reader| match (text.strip_prefix("file:"), text.strip_prefix("s3://")) {
+        (Some(path), _) if !path.is_empty() => Some(Self::Directory(reader.base().join(path))),
+        (_, Some(rest)) => {
+            let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let prefix = prefix.trim_matches('/');
+            let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+            (!name.is_empty()).then(|| Self::Bucket { name: name.to_owned(), prefix })
+        }
+        _ => None,
     },
     |this| match this {
         Self::Directory(path) => Some(quoted(format!("file:{}", path.display()))),
+        Self::Bucket { name, prefix } => Some(quoted(format!("s3://{name}/{prefix}"))),
     }
 );
 

@@ -64,7 +64,7 @@ files = ["bridge.yaml"]
 "example.com" = {}
 
 [media]
-storage = "file:media"
+storage = "s3://bucket/prefix"
 max_upload_size = "50 MiB"
 user_quota = 1000000000
 user_quota_files = 1000
@@ -75,6 +75,10 @@ keep_local = "365d"
 keep_remote = "12h"
 clamav = "tcp:localhost:3310"
 denied_servers = ["*.example.com"]
+s3.endpoint = "https://s3.example.org"
+s3.region = "eu-west-1"
+s3.access_key = "key"
+s3.secret_key = "secret"
 unauthenticated_legacy = true
 
 [email]

@@ -4,6 +4,7 @@ mod download;
 mod policy;
 mod preview;
 mod remote;
+mod s3;
 mod thumbnail;
 mod upload;
 
@@ -55,9 +56,12 @@ async fn web(
     let address = listener.local_addr().expect("an address");
     let router = doors(address);
     let serving = tokio::spawn(async move {
+        // They end with it.
+        let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             let service = TowerToHyperService::new(router.clone());
-            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            connections
+                .spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
     (address, serving)
