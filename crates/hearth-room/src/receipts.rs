@@ -4,7 +4,7 @@
 //! Spec: client-server API, "Receipts", "Fully read markers".
 
 use hearth_matrix::ruma::{EventId, OwnedEventId, OwnedRoomId, RoomId, UserId};
-use hearth_store::{EventRow, Membership, Noun, RoomRecord, StoreError, Tx, UserNum};
+use hearth_store::{EventRow, Membership, Noun, RoomRecord, Standing, StoreError, Tx, UserNum};
 
 use crate::{RemoteReceipt, RoomError, Rooms};
 
@@ -72,22 +72,24 @@ impl Rooms {
     }
 }
 
-/// A receipt of another server's user moves forward.
+/// A receipt of another server's user moves forward. False if its event has not come yet.
 pub(crate) fn receive(
     tx: &mut Tx<'_>,
     room: &RoomRecord,
     user: UserNum,
     receipt: &RemoteReceipt,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let RemoteReceipt { thread, event_id, ts, .. } = receipt.clone();
-    let new = NewReceipt { private: false, thread, event_id };
-    match forward(tx, room, user, &new)? {
-        Some(row) => {
-            let thread = new.thread.as_deref().unwrap_or_default();
-            tx.receipts().set(room.num, user, false, thread, row.num, ts, false)
-        }
-        None => Ok(()),
+    let has_come = |row: EventRow| matches!(row.standing, Standing::Live | Standing::Partial);
+    if !tx.events().by_id(room, &event_id)?.is_some_and(has_come) {
+        return Ok(false);
     }
+    let new = NewReceipt { private: false, thread, event_id };
+    if let Some(row) = forward(tx, room, user, &new)? {
+        let thread = new.thread.as_deref().unwrap_or_default();
+        tx.receipts().set(room.num, user, false, thread, row.num, ts, false)?;
+    }
+    Ok(true)
 }
 
 /// The event that a receipt moves to, if it is one that we have and that lies ahead.

@@ -98,7 +98,7 @@ impl Rooms {
             }
             match draft.kind.as_str() {
                 "m.room.create" => {
-                    return Ok(Err(RoomError::Forbidden("A room has one m.room.create event".into())));
+                    return Ok(Err(RoomError::InvalidParam("A room has one m.room.create event".into())));
                 }
                 "m.room.canonical_alias" => {
                     if let Err(refusal) = check_canonical_alias(appender, &draft.content, &server_name)? {

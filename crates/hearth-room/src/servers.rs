@@ -19,6 +19,9 @@ use crate::{RoomError, Rooms};
 
 /// How long somebody of another server types if that server says no more.
 const TYPES_FOR: Duration = Duration::from_secs(30);
+/// How often, and how many times, it is looked whether the event of a receipt has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LOOKS: u32 = 100;
 
 /// A receipt that another server tells of.
 #[derive(Clone, Debug)]
@@ -120,19 +123,52 @@ impl Rooms {
         Ok(())
     }
 
-    /// Other servers' users have read. Those that would move back, or are of nobody in the room, stay out.
+    /// Other servers' users have read. Those that would move back, or are of nobody in the room, stay out. One often comes with
+    /// the event that it names, which is worked at only after the answer: it waits for it, a little while and beside.
     pub async fn receive_receipts(&self, origin: &ServerName, receipts: Vec<RemoteReceipt>) -> Result<(), RoomError> {
+        let mut early = Vec::new();
         for receipt in receipts {
-            let Some((room, user)) = self.remote_member(origin, &receipt.room_id, &receipt.user_id).await? else {
-                continue;
-            };
-            let write = self
-                .inner
-                .store
-                .write(vec![Noun::User(user)], move |tx| crate::receipts::receive(tx, &room, user, &receipt));
-            write.await?;
+            if !self.receive_receipt(origin, &receipt).await? {
+                early.push(receipt);
+            }
         }
+        if early.is_empty() {
+            return Ok(());
+        }
+        let Ok(place) = self.inner.inbound.early.clone().try_acquire_owned() else { return Ok(()) };
+        let (rooms, origin) = (self.clone(), origin.to_owned());
+        tokio::spawn(async move {
+            let _place = place;
+            for _ in 0..LOOKS {
+                tokio::time::sleep(LOOK_AGAIN).await;
+                let mut still = Vec::new();
+                for receipt in early {
+                    match rooms.receive_receipt(&origin, &receipt).await {
+                        Ok(true) => {}
+                        Ok(false) => still.push(receipt),
+                        Err(_) => return,
+                    }
+                }
+                if still.is_empty() {
+                    return;
+                }
+                early = still;
+            }
+        });
         Ok(())
+    }
+
+    /// False if the event has not come yet.
+    async fn receive_receipt(&self, origin: &ServerName, receipt: &RemoteReceipt) -> Result<bool, RoomError> {
+        let Some((room, user)) = self.remote_member(origin, &receipt.room_id, &receipt.user_id).await? else {
+            return Ok(true);
+        };
+        let receipt = receipt.clone();
+        let write = self
+            .inner
+            .store
+            .write(vec![Noun::User(user)], move |tx| crate::receipts::receive(tx, &room, user, &receipt));
+        Ok(write.await?)
     }
 
     /// A member of a room of ours whose server says so itself.

@@ -47,6 +47,8 @@ pub use serve::StateBefore;
 
 /// Servers that are asked something at once, for all rooms.
 const ASKED_AT_ONCE: usize = 64;
+/// Messages of other servers with receipts that wait for their events, for all rooms.
+const EARLY: usize = 256;
 
 /// What rooms know of other servers.
 pub(crate) struct Inbound {
@@ -54,6 +56,8 @@ pub(crate) struct Inbound {
     /// A room has an entry while its staged events are worked at.
     workers: Mutex<FxHashMap<OwnedRoomId, Arc<Notify>>>,
     asking: Semaphore,
+    /// Places for receipts that wait for their events.
+    pub(crate) early: Arc<Semaphore>,
     /// Rooms that somebody of ours is coming into through other servers: one after the other.
     joining: Mutex<FxHashMap<OwnedRoomId, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -64,6 +68,7 @@ impl Default for Inbound {
             neighbours: OnceLock::new(),
             workers: Mutex::default(),
             asking: Semaphore::new(ASKED_AT_ONCE),
+            early: Arc::new(Semaphore::new(EARLY)),
             joining: Mutex::default(),
         }
     }

@@ -88,3 +88,30 @@ async fn typing_receipts_and_presence_come_in_of_the_servers_own_users_only() {
     })
     .await;
 }
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn a_receipt_may_come_with_its_event() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        federation.links[0].cut();
+        let said = send(&bob, &room, "I have read what I say").await;
+        federation.links[0].heal();
+        let event = pdu(&federation, 1, &room, &said).await;
+        let receipt = json!({ &bob.user_id: { "event_ids": [said], "data": { "ts": 1234 } } });
+        let edu = json!({ "edu_type": "m.receipt", "content": { &room: { "m.read": receipt } } });
+        federation.time.advance(3_600_000);
+        let (status, answer) = transaction(&federation, 1, 0, "t1", json!([event]), json!([edu])).await;
+        assert_eq!(status, 200, "{answer}");
+        until("the receipt shows", async || {
+            let (_, answer) = alice.get("/_matrix/client/v3/sync").await;
+            let ephemeral =
+                answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array().cloned().unwrap_or_default();
+            ephemeral.iter().any(|event| event["content"][&said]["m.read"][&bob.user_id]["ts"] == 1234)
+        })
+        .await;
+    })
+    .await;
+}
