@@ -13,6 +13,7 @@ use hearth_matrix::ruma::{MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
 use hearth_sync::{Direction, MembershipFilter, MessagesRequest, Reader, RoomEventFilter, ViewError};
 use http::{HeaderValue, Method, header};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::extract::{PathOf, QueryOf};
 use crate::route::{Route, route};
@@ -114,6 +115,8 @@ async fn state_event_without_key(
 
 /// How long a reader of history waits for other servers.
 const BACKFILL_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+/// How often they are asked for one page: each time they send a hundred events at most.
+const BACKFILLS: usize = 10;
 
 #[derive(Deserialize)]
 struct MessagesQuery {
@@ -138,17 +141,23 @@ async fn messages(
         limit: query.limit,
         filter: filter(query.filter)?,
     };
-    let page = doors.views.messages(reader(&doors, &sender), room_id.clone(), request.clone()).await?;
-    let Some(missing) = page.missing else { return Ok(View(page.json)) };
-    // Other servers have what lies behind a gap; whoever reads that far back waits for them a little.
-    let backfill = doors.rooms.backfill(&room_id, missing.before, missing.limit);
-    match tokio::time::timeout(BACKFILL_PATIENCE, backfill).await {
-        Ok(Ok(came)) if came > 0 => {
-            Ok(View(doors.views.messages(reader(&doors, &sender), room_id, request).await?.json))
+    let mut page = doors.views.messages(reader(&doors, &sender), room_id.clone(), request.clone()).await?;
+    // Other servers have what lies behind a gap; whoever reads that far back waits for them a little, and what they send is kept
+    // also if it comes later.
+    let deadline = Instant::now() + BACKFILL_PATIENCE;
+    for _ in 0..BACKFILLS {
+        let Some(missing) = page.missing else { break };
+        let (rooms, id) = (doors.rooms.clone(), room_id.clone());
+        let fetching = tokio::spawn(async move { rooms.backfill(&id, missing.before, missing.limit).await });
+        match tokio::time::timeout_at(deadline, fetching).await {
+            Ok(Ok(Ok(came))) if came > 0 => {}
+            Ok(Ok(Ok(_))) | Err(_) => break,
+            Ok(Ok(Err(error))) => return Err(error.into()),
+            Ok(Err(error)) => return Err(ApiError::internal(error)),
         }
-        Ok(Err(error)) => Err(error.into()),
-        Ok(Ok(_)) | Err(_) => Ok(View(page.json)),
+        page = doors.views.messages(reader(&doors, &sender), room_id.clone(), request.clone()).await?;
     }
+    Ok(View(page.json))
 }
 
 #[derive(Deserialize)]

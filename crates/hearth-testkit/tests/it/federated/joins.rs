@@ -195,3 +195,20 @@ async fn who_left_the_room_that_let_him_in_does_not_come_in_again() {
     })
     .await;
 }
+
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/messages
+#[tokio::test]
+async fn a_long_page_of_history_is_fetched_whole() {
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    for n in 0..250 {
+        send(&alice, &room, &format!("message {n}")).await;
+    }
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    let (status, page) = bob.get(&room_path(&room, "messages?dir=b&limit=300")).await;
+    assert_eq!(status, 200, "{page}");
+    let bodies = page["chunk"].as_array().unwrap().iter().filter_map(|event| event["content"]["body"].as_str());
+    let expected: Vec<String> = (0..250).rev().map(|n| format!("message {n}")).collect();
+    assert_eq!(bodies.collect::<Vec<_>>(), expected);
+}
