@@ -106,6 +106,11 @@ impl Board {
         std::mem::take(&mut self.state().starting)
     }
 
+    /// Whether anything has come for a server since its task looked last.
+    pub(crate) fn has_news_for(&self, server: &ServerName) -> bool {
+        self.state().busy.get(server).is_some_and(|pending| !pending.is_empty())
+    }
+
     /// What has come for a server; nothing if its task is to end.
     pub(crate) fn next(&self, server: &ServerName) -> Option<Pending> {
         let mut state = self.state();

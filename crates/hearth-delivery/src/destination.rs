@@ -94,9 +94,11 @@ async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {
                 break;
             }
         }
-    }
-    if unnoted {
-        note(inner, noun(), num, delivered).await?;
+        // Before the task may end: another one may begin at once, and goes on from what is noted.
+        if unnoted && !inner.board.has_news_for(server) {
+            note(inner, noun(), num, delivered).await?;
+            unnoted = false;
+        }
     }
     Ok(())
 }
