@@ -37,8 +37,8 @@ pub(super) struct Ways {
     inviting: Vec<OwnedServerName>,
     /// Others.
     there: Vec<OwnedServerName>,
-    /// The one that the room's id names.
-    by_id: Option<OwnedServerName>,
+    /// What is left where nobody names any: those that were there when we were, and the one that the room's id names.
+    otherwise: Vec<OwnedServerName>,
 }
 
 /// A membership of a user of ours, as another server told of it.
@@ -119,9 +119,10 @@ impl Rooms {
     /// At most some servers: who invited the user, those he names, then others that are known.
     pub(super) fn sorted_ways(&self, known: &Ways, named: &[OwnedServerName]) -> Vec<OwnedServerName> {
         let mut sorted: Vec<OwnedServerName> = Vec::new();
-        // Whoever names servers knows better than the room's id.
-        let by_id = known.by_id.as_ref().filter(|_| named.is_empty());
-        for server in known.inviting.iter().chain(named).chain(&known.there).chain(by_id) {
+        // Whoever names servers knows better than what we remember.
+        let is_other = |server: &OwnedServerName| *server != self.inner.config.server_name;
+        let otherwise = if named.iter().any(is_other) { &[][..] } else { &known.otherwise };
+        for server in known.inviting.iter().chain(named).chain(&known.there).chain(otherwise) {
             if *server != self.inner.config.server_name && !sorted.contains(server) {
                 sorted.push(server.clone());
             }
@@ -253,9 +254,11 @@ fn ways(tx: &mut Tx<'_>, user: &UserId, room_id: &RoomId) -> Result<Ways, StoreE
             }
         }
         let known = tx.rooms().servers(room.num, SERVERS as i64)?;
-        ways.there.extend(known.iter().filter_map(|server| ServerName::parse(&**server).ok()));
+        let resident = tx.rooms().tip(room.num)?.is_some_and(|tip| tip.joined_local > 0);
+        let servers = if resident { &mut ways.there } else { &mut ways.otherwise };
+        servers.extend(known.iter().filter_map(|server| ServerName::parse(&**server).ok()));
     }
-    ways.by_id = room_id.server_name().map(ToOwned::to_owned);
+    ways.otherwise.extend(room_id.server_name().map(ToOwned::to_owned));
     Ok(ways)
 }
 

@@ -94,10 +94,8 @@ impl<'a> Ephemeral<'a> {
         self.receipts.is_empty() && self.typing.is_none()
     }
 
+    /// Writes them, also where there are none: clients look for the list.
     pub(super) fn write(&self, out: &mut String, ignored: &FxHashSet<UserNum>) {
-        if self.is_empty() {
-            return;
-        }
         key(out, "ephemeral");
         out.push_str("{\"events\":[");
         if let Some(typing) = self.typing {

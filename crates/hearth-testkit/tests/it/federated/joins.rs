@@ -56,6 +56,11 @@ async fn another_server_is_tried_when_one_does_not_answer() {
     let (status, answer) = join_via(&carol, &room, &[federation.name(0), federation.name(1)]).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(membership(&bob, &room, &carol.user_id).await, "join");
+    // Who left and names a server is not led past it.
+    let (status, _) = carol.post(&room_path(&room, "leave"), &json!({})).await;
+    assert_eq!(status, 200);
+    let (status, answer) = join_via(&carol, &room, &[federation.name(0)]).await;
+    assert_eq!(status, 502, "{answer}");
     // Without a server there is no way in.
     let (status, answer) = join_via(&carol, "!nowhere", &[]).await;
     assert_eq!((status, &answer["errcode"]), (404, &json!("M_NOT_FOUND")), "{answer}");

@@ -23,6 +23,8 @@ async fn typing_is_seen_by_those_in_the_room() {
         let room = public_room(&alice).await;
         join(&bob, &room).await;
         let (since, eves) = (caught_up(&bob).await, caught_up(&eve).await);
+        let quiet = sync(&bob, Ask::default()).await;
+        assert_eq!(part(&quiet, "join", &room)["ephemeral"], json!({ "events": [] }));
         typing(&alice, &room, true).await;
         // How long need not be said.
         let path = room_path(&room, &format!("typing/{}", encoded(&alice.user_id)));
