@@ -30,13 +30,13 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         servers = both(directory)
         try:
-            for name, run, which, since, long_only, _ in SCENARIOS:
+            for name, run, which, since, long_only, directions in SCENARIOS:
                 if options.names and not any(part in name for part in options.names):
                     continue
                 if long_only and not (options.long or options.names):
                     continue
                 for version in [options.version] if options.version else versions_of(which, since, options.long):
-                    for here, there in (servers, servers[::-1]):
+                    for here, there in (servers, servers[::-1])[:2 if directions else 1]:
                         if options.side and here.kind != options.side:
                             continue
                         label = f"{name}: version {version}, room of {here.kind}"

@@ -46,27 +46,43 @@ class User:
         self.user_id = answer["user_id"]
 
     def call(self, method, path, body=None, query=None, timeout=60):
+        data = None if body is None else json.dumps(body)
+        text, _ = self._ask(method, path, data, "application/json", query, timeout)
+        return json.loads(text)
+
+    def _ask(self, method, path, data, content_type, query=None, timeout=60):
         connection = http.client.HTTPConnection("127.0.0.1", self.server.client_port, timeout=timeout)
         try:
-            url = "/_matrix/client" + path
+            url = path if path.startswith("/_matrix/") else "/_matrix/client" + path
             if query:
                 url += "?" + urlencode(query, doseq=True)
-            headers = {"Content-Type": "application/json"}
+            headers = {"Content-Type": content_type}
             if self.token:
                 headers["Authorization"] = f"Bearer {self.token}"
-            data = None if body is None else json.dumps(body)
             connection.request(method, url, data, headers)
             response = connection.getresponse()
             text = response.read()
         finally:
             connection.close()
-        try:
-            answer = json.loads(text)
-        except ValueError:
-            answer = {"error": text.decode(errors="replace")}
         if response.status != 200:
+            try:
+                answer = json.loads(text)
+            except ValueError:
+                answer = {"error": text.decode(errors="replace")}
             raise Refused(response.status, answer)
-        return answer
+        return text, response.headers
+
+    # Files.
+
+    def upload(self, content, content_type, name):
+        """Server and media id of a new file, as in a path."""
+        query = {"filename": name}
+        answer, _ = self._ask("POST", "/_matrix/media/v3/upload", content, content_type, query)
+        return json.loads(answer)["content_uri"].removeprefix("mxc://")
+
+    def get_file(self, path, **query):
+        """A file and the headers that it comes with."""
+        return self._ask("GET", path, None, "application/json", query)
 
     def room(self, method, room_id, rest, body=None, query=None):
         return self.call(method, f"/v3/rooms/{quote(room_id, safe='')}/{rest}", body, query)

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -109,6 +110,7 @@ class Server:
         self.name = f"{self.host}:{self.link.port}"
         self.log = self.directory / "log"
         self.process = None
+        self.trust = ssl.create_default_context(cafile=authority.certificate)
         self.configure(authority)
 
     def configure(self, authority):
