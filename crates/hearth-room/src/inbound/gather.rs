@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::sorting::{By, sorted};
 use super::worker::TOGETHER;
-use super::{Arrival, MissingEvents, Neighbours, Unanswered, Verdict, signatures};
+use super::{Arrival, MissingEvents, Neighbours, Told, Unanswered, Verdict, signatures};
 use crate::append::Appender;
 use crate::{RoomError, Rooms};
 
@@ -25,6 +25,12 @@ const LIMIT: u32 = 20;
 const SINGLE: usize = 200;
 /// Events fetched side by side.
 const BESIDE: usize = 16;
+/// Times that state is asked for, as what it makes known lets others be judged.
+const STATES: usize = 3;
+/// States asked for that stand in for the events missing before one.
+const STATES_AFTER: usize = 20;
+/// Servers that are asked for the place of an event.
+const SEEKERS: u32 = 3;
 /// Events of a state or an auth chain.
 const MOST: usize = 200_000;
 /// Outliers written in one commit.
@@ -63,7 +69,7 @@ pub(super) struct Gathering<'a> {
 
 impl Arrival {
     pub(super) fn of(pdu: Arc<Pdu>) -> Self {
-        Self { pdu, staged: None, told_state: None, hopeless: false, history: None, outbound: false }
+        Self { pdu, staged: None, told_state: None, hopeless: false, history: None, sought: false, outbound: false }
     }
 }
 
@@ -99,7 +105,7 @@ impl Rooms {
         };
         let gathering = Gathering { rooms: self, neighbours, room: &room, server: &server };
         let mut judged = Judged::default();
-        if let Err(error) = gathering.run(events, &mut judged).await {
+        if let Err(error) = gathering.run(events, tries, &mut judged).await {
             tracing::debug!(room = %room.room_id, %server, %error, "events that are missing could not be fetched");
         }
         Gathered {
@@ -143,29 +149,45 @@ pub(super) enum GatherError {
 }
 
 impl Gathering<'_> {
-    async fn run(&self, events: Vec<Lacking>, judged: &mut Judged) -> Result<(), GatherError> {
+    async fn run(&self, events: Vec<Lacking>, tries: u32, judged: &mut Judged) -> Result<(), GatherError> {
         let mut lacking: Vec<Lacking> = events;
         // What was fetched stays here until it is judged.
         let mut fetched: FxHashSet<OwnedEventId> = FxHashSet::default();
         for _ in 0..ROUNDS {
+            self.seek(&mut lacking, tries).await?;
             self.fetch_auth(&mut lacking).await?;
             let added = self.fetch_missing(&mut lacking, &mut fetched).await?;
             lacking = self.judge(lacking, judged).await?;
             if lacking.is_empty() {
                 return Ok(());
             }
-            if !added && lacking.iter().all(|event| event.auth_events.is_empty() || event.arrival.hopeless) {
+            let is_settled = |event: &Lacking| event.auth_events.is_empty() || event.arrival.hopeless;
+            if !added && lacking.iter().all(|event| event.arrival.sought && is_settled(event)) {
                 break;
             }
         }
         // The gap stays: the state at its near edge is what the other server says it is.
-        self.fetch_states(&mut lacking).await?;
-        for _ in 0..2 {
+        for _ in 0..STATES {
+            self.fetch_states(&mut lacking).await?;
             lacking = self.judge(lacking, judged).await?;
             self.fetch_auth(&mut lacking).await?;
         }
         self.judge(lacking, judged).await?;
         Ok(())
+    }
+
+    /// Looks for the places of events. Where a server does not answer, others are asked first, before that is given up.
+    async fn seek(&self, lacking: &mut [Lacking], tries: u32) -> Result<(), GatherError> {
+        match self.seek_places(lacking).await {
+            Err(GatherError::Unanswered(Unanswered::Unreachable(error))) if tries < SEEKERS => {
+                Err(Unanswered::Unreachable(error).into())
+            }
+            Err(GatherError::Unanswered(_)) => {
+                lacking.iter_mut().for_each(|event| event.arrival.sought = true);
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     /// Judges all, parents first; what still lacks something is returned.
@@ -182,6 +204,10 @@ impl Gathering<'_> {
                 match verdict {
                     Verdict::Missing { prev_events, auth_events } => {
                         (event.prev_events, event.auth_events) = (prev_events, auth_events);
+                        rest.push(event);
+                    }
+                    Verdict::Unplaced => {
+                        (event.prev_events, event.auth_events) = (Vec::new(), Vec::new());
                         rest.push(event);
                     }
                     _ => {
@@ -295,12 +321,45 @@ impl Gathering<'_> {
     async fn fetch_states(&self, lacking: &mut [Lacking]) -> Result<(), GatherError> {
         let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
         for event in lacking.iter_mut() {
-            if event.prev_events.iter().all(|id| at_hand.contains(id)) {
+            if event.prev_events.is_empty() || event.prev_events.iter().any(|id| at_hand.contains(id)) {
                 continue;
             }
-            event.arrival.told_state = self.fetch_state(&event.arrival.pdu.event_id).await?;
+            event.arrival.told_state = self.told_of(&event.arrival.pdu, &event.prev_events).await?;
         }
         Ok(())
+    }
+
+    /// The state that stands in for missing events. Where others right before the event are known, theirs counts as much: then
+    /// the states after the missing ones are asked for, one by one.
+    async fn told_of(&self, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<Option<Told>, GatherError> {
+        if pdu.prev_events.iter().all(|id| missing.contains(id)) {
+            return Ok(self.fetch_state(&pdu.event_id).await?.map(Told::Before));
+        }
+        let mut told = Vec::with_capacity(missing.len());
+        for id in missing.iter().take(STATES_AFTER) {
+            let Some(before) = self.fetch_state(id).await? else { return Ok(None) };
+            let unknown = self.unknown(vec![id.clone()]).await?;
+            let events = self.fetch_single(&unknown).await?;
+            self.keep_outliers(events).await?;
+            // Only state takes a place; what is refused takes none.
+            told.push((id.clone(), before.iter().chain([id]).cloned().collect()));
+        }
+        Ok(Some(Told::After(told.into())))
+    }
+
+    /// Those of these events the state after which is not known.
+    pub(super) async fn without_state(&self, ids: Vec<OwnedEventId>) -> Result<Vec<OwnedEventId>, GatherError> {
+        let room = self.room.clone();
+        let read = self.rooms.inner.store.read(move |tx| {
+            let mut without = Vec::new();
+            for id in &ids {
+                if tx.events().by_id(&room, id)?.and_then(|row| row.state_after()).is_none() {
+                    without.push(id.clone());
+                }
+            }
+            Ok(without)
+        });
+        Ok(read.await?)
     }
 
     /// The state before an event as the other server tells it; all of it is here afterwards.

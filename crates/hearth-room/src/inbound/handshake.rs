@@ -115,7 +115,7 @@ impl Rooms {
                 _ => Err(RoomError::Forbidden("the room does not allow this event".into())),
             },
             Some(Verdict::Rejected(reason) | Verdict::SoftFailed(reason)) => Err(RoomError::Forbidden(reason)),
-            Some(Verdict::Missing { .. }) | None => {
+            Some(Verdict::Missing { .. } | Verdict::Unplaced) | None => {
                 Err(RoomError::InvalidParam("the event names others that are not here".into()))
             }
         }

@@ -3,14 +3,17 @@
 //! They take no position: no sync, no push and no delivery is told of them; only their place in room order shows them.
 //! Spec: server-server API, "Backfilling and retrieving missing events".
 
+use std::sync::Arc;
+
+use hearth_matrix::Pdu;
 use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, RoomId};
 use hearth_store::{EventNum, RoomPlace, RoomRecord, StoreError, Tx};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::gather::{GatherError, Gathering};
 use super::sorting::{By, sorted};
 use super::worker::TOGETHER;
-use super::{Arrival, Verdict};
+use super::{Arrival, Told, Verdict};
 use crate::{RoomError, Rooms};
 
 /// Servers asked, one after the other.
@@ -20,10 +23,10 @@ const EDGES: usize = 20;
 /// The most events asked for at once.
 const LIMIT: u32 = 100;
 
-/// An edge of what we know: an event, its place in the room, and what is missing before it.
-struct Edge {
-    room_order: i64,
-    missing: OwnedEventId,
+/// An edge of what we know: the place of an event in the room, and what is missing before it.
+pub(super) struct Edge {
+    pub(super) room_order: i64,
+    pub(super) missing: OwnedEventId,
 }
 
 impl Rooms {
@@ -39,8 +42,9 @@ impl Rooms {
             Ok(Some((room, edges, servers)))
         });
         let (room, edges, servers) = read.await?.ok_or(RoomError::UnknownRoom)?;
-        let Some(ceiling) = edges.iter().map(|edge| edge.room_order).max() else { return Ok(0) };
-        let from: Vec<OwnedEventId> = edges.into_iter().map(|edge| edge.missing).collect();
+        if edges.is_empty() {
+            return Ok(0);
+        }
         // The semaphore is never closed.
         let _permit = self.inner.inbound.asking.acquire().await;
         for server in servers.iter().filter_map(|name| OwnedServerName::try_from(&**name).ok()) {
@@ -48,7 +52,7 @@ impl Rooms {
                 continue;
             }
             let gathering = Gathering { rooms: self, neighbours, room: &room, server: &server };
-            match gathering.history(&from, limit.min(LIMIT), ceiling).await {
+            match gathering.history(&edges, limit.min(LIMIT)).await {
                 Ok(0) => {}
                 Ok(came) => return Ok(came),
                 Err(error) => tracing::debug!(%room_id, %server, %error, "history could not be fetched"),
@@ -85,18 +89,22 @@ fn edges(tx: &mut Tx<'_>, room: &RoomRecord, before: i64, limit: i64) -> Result<
 }
 
 impl Gathering<'_> {
-    async fn history(&self, from: &[OwnedEventId], limit: u32, ceiling: i64) -> Result<usize, GatherError> {
-        let events = self.neighbours.backfill(self.server, &self.room.room_id, from.to_vec(), limit).await?;
+    /// Fetches history before events; how many came.
+    pub(super) async fn history(&self, edges: &[Edge], limit: u32) -> Result<usize, GatherError> {
+        let from = edges.iter().map(|edge| edge.missing.clone()).collect();
+        let events = self.neighbours.backfill(self.server, &self.room.room_id, from, limit).await?;
         let events = self.checked(events.into_iter().take(LIMIT as usize).collect()).await?;
         let order = sorted(events, By::All);
         let here: FxHashSet<OwnedEventId> = order.iter().map(|pdu| pdu.event_id.clone()).collect();
-        let count = i64::try_from(order.len()).unwrap_or(0);
+        let ceilings = ceilings(edges, &order);
         let mut arrivals = Vec::with_capacity(order.len());
-        for (n, pdu) in (0_i64..).zip(&order) {
-            let mut arrival = Arrival { history: Some(ceiling - (count - n)), ..Arrival::of(pdu.clone()) };
+        for pdu in &order {
+            let history = ceilings.get(&pdu.event_id).copied();
+            let mut arrival = Arrival { history, ..Arrival::of(pdu.clone()) };
             // Behind the edge of what was sent, the state is what the other server says.
-            if pdu.prev_events.iter().any(|id| !here.contains(id)) {
-                arrival.told_state = self.fetch_state(&pdu.event_id).await?;
+            let behind = pdu.prev_events.iter().filter(|id| !here.contains(*id)).cloned().collect();
+            if !self.without_state(behind).await?.is_empty() {
+                arrival.told_state = self.fetch_state(&pdu.event_id).await?.map(Told::Before);
             }
             arrivals.push(arrival);
         }
@@ -107,4 +115,25 @@ impl Gathering<'_> {
         }
         Ok(came)
     }
+}
+
+/// What the place in the room of each of these events, oldest first, is at most: before all that is known to follow it.
+fn ceilings(edges: &[Edge], order: &[Arc<Pdu>]) -> FxHashMap<OwnedEventId, i64> {
+    let highest = edges.iter().map(|edge| edge.room_order - 1).max().unwrap_or(i64::MAX);
+    let mut ceilings: FxHashMap<OwnedEventId, i64> = FxHashMap::default();
+    let mut lower = |id: &OwnedEventId, to: i64| {
+        let ceiling = ceilings.entry(id.clone()).or_insert(to);
+        *ceiling = to.min(*ceiling);
+        *ceiling
+    };
+    for edge in edges {
+        lower(&edge.missing, edge.room_order - 1);
+    }
+    for pdu in order.iter().rev() {
+        let own = lower(&pdu.event_id, highest);
+        for prev in &pdu.prev_events {
+            lower(prev, own - 1);
+        }
+    }
+    ceilings
 }

@@ -178,7 +178,7 @@ impl Rooms {
         match verdicts.into_iter().next() {
             Some(Verdict::Accepted | Verdict::Known) => return Ok(()),
             Some(Verdict::Rejected(reason) | Verdict::SoftFailed(reason)) => return Err(RoomError::Forbidden(reason)),
-            Some(Verdict::Missing { .. }) | None => {}
+            Some(Verdict::Missing { .. } | Verdict::Unplaced) | None => {}
         }
         // The worker of the room fetches what is missing; it tells nobody when it is done.
         self.receive(server, &[join.json.to_string()]).await?;

@@ -13,6 +13,7 @@ use hearth_store::{
 };
 
 use super::install::Counts;
+use super::place::Whereabouts;
 use crate::append::{
     Appender, Counted, Decision, MemberStep, PREV_EVENTS, Pending, Snapshots, Submission, is_auth_event, member_change,
     visibility_at,
@@ -22,7 +23,7 @@ use crate::{RoomError, resolution, stripped};
 /// How far room order may run ahead of the newest event: the stated depth is a stranger's word.
 const AHEAD: i64 = 10_000;
 /// Failed events walked through to find what an event takes the place of.
-const FAILED: usize = 100;
+pub(super) const FAILED: usize = 100;
 
 /// A remote event whose signatures were checked, ready to be judged.
 #[derive(Clone, Debug)]
@@ -30,14 +31,25 @@ pub(crate) struct Arrival {
     pub(crate) pdu: Arc<Pdu>,
     /// Its row among the staged.
     pub(crate) staged: Option<StagedNum>,
-    /// The state before it as another server told it, where what comes before cannot be had.
-    pub(crate) told_state: Option<Arc<[OwnedEventId]>>,
+    /// State as another server told it, where what comes before cannot be had.
+    pub(crate) told_state: Option<Told>,
     /// Nobody has the auth events that it names and we lack.
     pub(crate) hopeless: bool,
     /// It comes from before what we know: its place in the room is at most this, and the present does not judge it.
     pub(crate) history: Option<i64>,
+    /// Its place behind the gaps of the room was looked for, as far as that goes.
+    pub(crate) sought: bool,
     /// We let it in for another server: it is for us to send it on.
     pub(crate) outbound: bool,
+}
+
+/// State that another server told.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// Before the event.
+    Before(Arc<[OwnedEventId]>),
+    /// After those of the events right before it that are missing.
+    After(Arc<[(OwnedEventId, Vec<OwnedEventId>)]>),
 }
 
 /// What became of a remote event.
@@ -58,12 +70,14 @@ pub enum Verdict {
         /// Of its `auth_events`.
         auth_events: Vec<OwnedEventId>,
     },
+    /// Not judged: it may come before what we know, behind a gap.
+    Unplaced,
 }
 
 /// What is known of an event that something hangs on.
 #[derive(Clone, Copy)]
-struct Known {
-    standing: Standing,
+pub(super) struct Known {
+    pub(super) standing: Standing,
     /// The state after it on its own branch; none if it is not known.
     after: Option<SnapshotNum>,
     room_order: i64,
@@ -107,7 +121,7 @@ impl Appender<'_, '_> {
         self.settle()?;
         let verdict = self.judge_arrival(arrival)?;
         if let Some(staged) = arrival.staged
-            && !matches!(verdict, Verdict::Missing { .. })
+            && !matches!(verdict, Verdict::Missing { .. } | Verdict::Unplaced)
         {
             self.tx.staged().unstage(staged)?;
         }
@@ -125,18 +139,22 @@ impl Appender<'_, '_> {
         }
         let (prev_events, missing_prev) = self.prev_events(pdu)?;
         let own = self.own_auth(pdu)?;
-        let lacks_prev = !missing_prev.is_empty() && arrival.told_state.is_none();
+        let lacks_prev = !missing_prev.is_empty() && !arrival.is_told(&missing_prev, prev_events.is_empty());
         if lacks_prev || !own.missing.is_empty() && !arrival.hopeless {
             let prev_events = if lacks_prev { missing_prev } else { Vec::new() };
             return Ok(Verdict::Missing { prev_events, auth_events: own.missing });
+        }
+        let place = self.place_of(arrival, known, &prev_events)?;
+        if matches!(place, Whereabouts::Unknown(_)) && !arrival.sought {
+            return Ok(Verdict::Unplaced);
         }
 
         let mut num = self.tx.events().intern(&self.room, &pdu.event_id)?;
         if own.events.iter().any(|(auth, _)| *auth > num) {
             num = self.tx.events().renumber(num)?;
         }
-        let before = self.state_before(arrival, &prev_events)?;
-        let outcome = self.checks(pdu, &own, before, arrival.history.is_some())?;
+        let before = self.state_before(arrival, &prev_events, &missing_prev)?;
+        let outcome = self.checks(pdu, &own, before, matches!(place, Whereabouts::Behind(_)))?;
         let (standing, verdict) = match outcome {
             Outcome::Allowed => (Standing::Live, Verdict::Accepted),
             Outcome::SoftFailed(reason) => (Standing::SoftFailed, Verdict::SoftFailed(reason)),
@@ -149,7 +167,7 @@ impl Appender<'_, '_> {
             _ => self.judge_anew_what_waits_for(num)?,
         }
         let auth_events = own.named_by(pdu);
-        let (history, outbound) = (arrival.history, arrival.outbound);
+        let (history, outbound) = (place.ceiling(), arrival.outbound);
         let pdu = pdu.clone();
         let judged = Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound };
         self.stand_remote(judged)?;
@@ -243,7 +261,7 @@ impl Appender<'_, '_> {
         Ok(Ok(()))
     }
 
-    fn known(&mut self, num: EventNum) -> Result<Option<Known>, StoreError> {
+    pub(super) fn known(&mut self, num: EventNum) -> Result<Option<Known>, StoreError> {
         if let Some(pending) = self.pending.iter().rfind(|pending| pending.num == num) {
             let after = pending.snapshots.and_then(|snapshots| snapshots.after.or(snapshots.before));
             return Ok(Some(Known { standing: pending.standing, after, room_order: pending.room_order }));
@@ -306,11 +324,19 @@ impl Appender<'_, '_> {
         &mut self,
         arrival: &Arrival,
         prev_events: &[(EventNum, Known)],
+        missing: &[OwnedEventId],
     ) -> Result<Option<SnapshotNum>, StoreError> {
-        if let Some(told) = &arrival.told_state {
-            return self.snapshot_of(told).map(Some);
+        let mut states: Vec<SnapshotNum> = prev_events.iter().filter_map(|(_, known)| known.after).collect();
+        match &arrival.told_state {
+            _ if missing.is_empty() => {}
+            Some(Told::Before(told)) => return self.snapshot_of(told).map(Some),
+            Some(Told::After(told)) => {
+                for (_, told) in told.iter().filter(|(id, _)| missing.contains(id)) {
+                    states.push(self.snapshot_of(told)?);
+                }
+            }
+            None => {}
         }
-        let states: Vec<SnapshotNum> = prev_events.iter().filter_map(|(_, known)| known.after).collect();
         match states[..] {
             [] => Ok(None),
             _ => resolution::resolve(self.tx, &self.room, &states).map(Some),

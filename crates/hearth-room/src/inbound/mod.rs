@@ -17,6 +17,7 @@ mod knock;
 mod leave;
 mod merge;
 mod neighbours;
+mod place;
 mod receive;
 mod serve;
 mod signatures;
@@ -34,8 +35,8 @@ use crate::{RoomError, Rooms};
 
 pub(crate) use acl::ServerAcl;
 pub use join::Welcomed;
-pub(crate) use judge::Arrival;
 pub use judge::Verdict;
+pub(crate) use judge::{Arrival, Told};
 pub use knock::Heard;
 pub use merge::DUMMY_EVENT;
 pub use neighbours::{

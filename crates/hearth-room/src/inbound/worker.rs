@@ -277,7 +277,9 @@ impl Worker {
             for (pdu, verdict) in part.iter().zip(self.judge_part(part, &numbers).await?) {
                 let Some(staged) = numbers.get(&pdu.event_id) else { continue };
                 match verdict {
-                    Some(verdict @ Verdict::Missing { .. }) => drop(lacking.insert(*staged, verdict)),
+                    Some(verdict @ (Verdict::Missing { .. } | Verdict::Unplaced)) => {
+                        drop(lacking.insert(*staged, verdict))
+                    }
                     Some(_) => {
                         judged.insert(pdu.event_id.clone());
                         self.waiting.remove(staged);
@@ -333,7 +335,11 @@ impl Worker {
     fn gather(&mut self, ready: Vec<Ready>, mut lacking: FxHashMap<StagedNum, Verdict>) {
         let mut by_origin: BTreeMap<(OwnedServerName, u32), Vec<Lacking>> = BTreeMap::new();
         for event in ready {
-            let Some(Verdict::Missing { prev_events, auth_events }) = lacking.remove(&event.staged) else { continue };
+            let (prev_events, auth_events) = match lacking.remove(&event.staged) {
+                Some(Verdict::Missing { prev_events, auth_events }) => (prev_events, auth_events),
+                Some(Verdict::Unplaced) => (Vec::new(), Vec::new()),
+                _ => continue,
+            };
             let lacks = prev_events.iter().chain(&auth_events).cloned().collect();
             let tries = self.wait_for(event.staged, lacks);
             let arrival = Arrival { staged: Some(event.staged), ..Arrival::of(event.pdu) };

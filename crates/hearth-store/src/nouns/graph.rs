@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hearth_matrix::Pdu;
 
 use super::events::id_scope;
-use crate::{EventNum, Events, RoomNum, RoomRecord, SnapshotNum, Standing, StoreError, UserNum, Visibility};
+use crate::{EventNum, Events, Position, RoomNum, RoomRecord, SnapshotNum, Standing, StoreError, UserNum, Visibility};
 
 /// An event that takes no position: nobody waiting is told of it.
 #[derive(Clone, Debug)]
@@ -36,6 +36,17 @@ pub struct KeptEvent {
     pub relates_to: Option<(EventNum, String)>,
     /// Root of the thread it belongs to.
     pub thread: Option<EventNum>,
+}
+
+/// A gap that nobody has filled yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenGap {
+    /// What is missing.
+    pub missing: EventNum,
+    /// Stated depth of the event after it.
+    pub depth: i64,
+    /// The place of that event in the room.
+    pub room_order: i64,
 }
 
 /// What an event hangs on.
@@ -193,6 +204,30 @@ impl Events<'_, '_> {
         self.tx.query("SELECT event, missing FROM gaps WHERE room = $1", &[room.into()], |row| {
             Ok((EventNum(row.int(0)?), EventNum(row.int(1)?)))
         })
+    }
+
+    /// Gaps of a room that are still open, behind events of more than this depth, the greatest first.
+    pub fn open_gaps(&mut self, room: RoomNum, above: i64, limit: i64) -> Result<Vec<OpenGap>, StoreError> {
+        self.tx.query(
+            "SELECT g.missing, e.depth, e.room_order FROM gaps g JOIN events e ON e.num = g.event
+             LEFT JOIN events m ON m.num = g.missing
+             WHERE g.room = $1 AND e.depth > $2
+               AND (m.num IS NULL OR (m.snapshot_before IS NULL AND m.snapshot_after IS NULL))
+             ORDER BY e.depth DESC, g.missing LIMIT $3",
+            &[room.into(), above.into(), limit.into()],
+            |row| Ok(OpenGap { missing: EventNum(row.int(0)?), depth: row.int(1)?, room_order: row.int(2)? }),
+        )
+    }
+
+    /// Whether a live event right after this one is history, or came no later than a position.
+    pub fn has_child_upto(&mut self, num: EventNum, upto: Position) -> Result<bool, StoreError> {
+        let found = self.tx.one(
+            "SELECT 1 FROM event_edges x JOIN events e ON e.num = x.event
+             WHERE x.parent = $1 AND e.standing = 0 AND (e.position IS NULL OR e.position <= $2) LIMIT 1",
+            &[num.into(), upto.into()],
+            |row| row.int(0),
+        )?;
+        Ok(found.is_some())
     }
 
     /// Gives an event that is only heard of, or was rejected, a fresh number: greater than those of its auth events.

@@ -32,7 +32,7 @@ pub use blobs::{Blob, BlobClaim, Blobs, Collected, Thumbnail, ThumbnailKind};
 pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay};
 pub use destinations::{Destination, Destinations};
 pub use events::{DecidedMember, EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
-pub use graph::KeptEvent;
+pub use graph::{KeptEvent, OpenGap};
 pub use media::{Media, MediaFile, MediaPage, MediaPlace, MediaTable, NewMedia, Usage};
 pub use members::{MemberElsewhere, Members, Membership, MembershipRow, TakenMember, ToldBy};
 pub use notifications::{EventPush, Notification, Notifications, ReadUpto, RoomNote, Told, UnreadRow};

@@ -1,5 +1,6 @@
 //! Several servers in one process, with links between them that can be cut.
 
+mod gaps;
 mod invites;
 mod knocks;
 mod outcomes;
@@ -7,6 +8,7 @@ mod postgres;
 mod simulation;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hearth_matrix::ruma::{
@@ -47,6 +49,8 @@ pub(super) struct Net {
     keys: Mutex<BTreeMap<OwnedServerName, (String, [u8; 32])>>,
     /// Servers that answer nothing but keys.
     pub(super) mute: Mutex<BTreeSet<OwnedServerName>>,
+    /// Questions that were answered.
+    asked: AtomicUsize,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -128,6 +132,11 @@ impl Net {
 
     pub(super) fn cut(&self, a: usize, b: usize) {
         lock(&self.cut).insert((name(a.min(b)), name(a.max(b))));
+    }
+
+    /// How many questions servers have answered one another.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub(super) fn heal(&self) {
@@ -314,6 +323,7 @@ impl View {
         if !net.reaches(&self.me, server) || lock(&net.mute).contains(server) {
             return Err(Unanswered::Unreachable("the link is cut".into()));
         }
+        net.asked.fetch_add(1, Ordering::Relaxed);
         net.by_name(server).ok_or_else(|| Unanswered::Unreachable("no such server".into()))
     }
 }

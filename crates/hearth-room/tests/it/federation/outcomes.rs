@@ -356,7 +356,7 @@ impl House {
     }
 
     /// Bodies of messages in the order of their arrival.
-    async fn bodies(&self, room: &OwnedRoomId) -> Vec<String> {
+    pub(super) async fn bodies(&self, room: &OwnedRoomId) -> Vec<String> {
         let room = room.clone();
         let read = self.store.read(move |tx| {
             let room = tx.rooms().by_id(&room)?.expect("the room");
