@@ -5,15 +5,17 @@
 //! Spec: server-server API, "Server Access Control Lists (ACLs)", "Typing Notifications", "Receipts"; client-server API, "Room
 //! History Visibility".
 
+mod sight;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_matrix::Pdu;
 use hearth_matrix::redact::redact;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
-use hearth_matrix::visibility::{HistoryVisibility, ServerView, server_may_see};
-use hearth_store::{EventRow, Membership, Noun, RoomRecord, StateKey, StoreError, Tx, Visibility};
+use hearth_store::{Membership, Noun, RoomRecord, StateKey, StoreError, Tx};
 
+use self::sight::Sight;
 use crate::inbound::ServerAcl;
 use crate::{RoomError, Rooms};
 
@@ -68,10 +70,11 @@ impl Rooms {
         let server = server.to_owned();
         let read = self.inner.store.read(move |tx| {
             let mut shown = Vec::with_capacity(pdus.len());
+            let mut sight = Sight::of(&server);
             for pdu in &pdus {
                 let Some(room) = tx.rooms().by_id(&pdu.room_id)? else { continue };
                 let Some(row) = tx.events().by_id(&room, &pdu.event_id)? else { continue };
-                let whole = row.redacted_by.is_none() && may_see(tx, &room, &row, pdu, &server)?;
+                let whole = row.redacted_by.is_none() && sight.may_see(tx, &room, &row, pdu)?;
                 shown.push(if whole {
                     pdu.json.to_string()
                 } else {
@@ -217,43 +220,4 @@ fn admitted(
         }
         _ => Ok(Ok(room)),
     }
-}
-
-/// Whether a server that is in the room may see an event whole.
-fn may_see(
-    tx: &mut Tx<'_>,
-    room: &RoomRecord,
-    row: &EventRow,
-    pdu: &Pdu,
-    server: &ServerName,
-) -> Result<bool, StoreError> {
-    let visibility = match row.visibility {
-        Visibility::WorldReadable | Visibility::Shared => return Ok(true),
-        Visibility::Invited => HistoryVisibility::Invited,
-        Visibility::Joined => HistoryVisibility::Joined,
-    };
-    let visibility_after = pdu.is_state("m.room.history_visibility", "").then(|| HistoryVisibility::of(Some(pdu)));
-    let is_theirs = |target: &str| <&UserId>::try_from(target).is_ok_and(|user| user.server_name() == server);
-    let mut memberships = Vec::new();
-    if let Some(("m.room.member", target)) = pdu.state_pair()
-        && is_theirs(target)
-    {
-        memberships.extend(pdu.membership().and_then(Membership::from_spec));
-    }
-    if let (Some(snapshot), Some(member)) = (row.snapshot_before, tx.string_num("m.room.member")?) {
-        let mut theirs = Vec::new();
-        for entry in tx.state().load(room.num, snapshot)?.iter().filter(|entry| entry.key.kind == member) {
-            if is_theirs(&tx.string(entry.key.state_key)?) {
-                theirs.push(entry.event);
-            }
-        }
-        let events = tx.events().pdus(room, &theirs)?;
-        memberships.extend(events.iter().filter_map(|event| event.membership().and_then(Membership::from_spec)));
-    }
-    Ok(server_may_see(&ServerView {
-        visibility,
-        visibility_after,
-        has_joined: memberships.contains(&Membership::Join),
-        has_invited: memberships.contains(&Membership::Invite),
-    }))
 }

@@ -188,6 +188,7 @@ CREATE TABLE memberships (
     event      BIGINT NOT NULL,
     sender     BIGINT NOT NULL,
     local      BIGINT NOT NULL,  -- 1 if the user is ours
+    server     BIGINT,           -- the user's server, if it is another
     forgotten  BIGINT NOT NULL,
     stripped   bytes(),          -- invites and knocks: the stripped state that came with them, a JSON array
     via        BIGINT,           -- of a room that we are not in: the server that told of it,
@@ -195,6 +196,7 @@ CREATE TABLE memberships (
     PRIMARY KEY (room, usr, since)
 ) without_rowid();
 CREATE INDEX memberships_of_user ON memberships (usr, since);
+CREATE INDEX memberships_of_server ON memberships (room, server, membership) WHERE server IS NOT NULL;
 CREATE INDEX memberships_now_of_user ON memberships (usr, membership, room) WHERE until IS NULL;
 CREATE INDEX memberships_now_of_room ON memberships (room, membership, since) WHERE until IS NULL;
 

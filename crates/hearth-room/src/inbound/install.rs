@@ -142,10 +142,11 @@ impl Rooms {
                     if row.standing == Standing::Rejected {
                         continue;
                     }
-                    let local = user_id.server_name() == &*config.server_name;
+                    let name = user_id.server_name();
+                    let server = (name != &*config.server_name).then(|| tx.intern(name.as_str())).transpose()?;
                     let user = tx.intern(target)?;
-                    let member = TakenMember { user, membership, event: row.num, sender: row.sender, local };
-                    members.push((member, user_id.server_name().to_string()));
+                    let member = TakenMember { user, membership, event: row.num, sender: row.sender, server };
+                    members.push((member, name.to_string()));
                 }
                 let rows: Vec<TakenMember> = members.iter().map(|(member, _)| *member).collect();
                 tx.members().take_over(record.num, &rows)?;
@@ -155,7 +156,7 @@ impl Rooms {
                 match member.membership {
                     Membership::Join => {
                         counts.joined += 1;
-                        counts.joined_local += i64::from(member.local);
+                        counts.joined_local += i64::from(member.server.is_none());
                         *servers.entry(server).or_default() += 1;
                     }
                     Membership::Invite => counts.invited += 1,

@@ -766,8 +766,8 @@ fn change_membership(
         &[Value::Position, room.into(), member.user.into()],
     );
     publication.exec(
-        "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten, stripped)
-         VALUES ($1, $2, position($3), $4, $5, $6, $7, 0, $8)",
+        "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten, stripped, server)
+         VALUES ($1, $2, position($3), $4, $5, $6, $7, 0, $8, $9)",
         &[
             room.into(),
             member.user.into(),
@@ -777,6 +777,7 @@ fn change_membership(
             sender.into(),
             member.local.into(),
             member.stripped.as_deref().map(str::as_bytes).into(),
+            (!member.local).then_some(member.server).into(),
         ],
     );
 }

@@ -114,8 +114,8 @@ pub struct TakenMember {
     pub event: EventNum,
     /// Its sender.
     pub sender: UserNum,
-    /// The user is ours.
-    pub local: bool,
+    /// The user's server; none if it is ours.
+    pub server: Option<StringNum>,
 }
 
 /// A membership of a user of ours in a room that we are not in.
@@ -325,11 +325,11 @@ impl Members<'_, '_> {
     /// Members of a room that was taken over from another server: they are there since ever. Of whom another server told us
     /// before, that stays for now.
     pub fn take_over(&mut self, room: RoomNum, members: &[TakenMember]) -> Result<(), StoreError> {
-        for TakenMember { user, membership, event, sender, local } in members {
+        for TakenMember { user, membership, event, sender, server } in members {
             self.tx.exec(
-                "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten)
+                "INSERT INTO memberships (room, usr, since, membership, event, sender, local, forgotten, server)
                  SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), 0, CAST($3 AS BIGINT), CAST($4 AS BIGINT),
-                     CAST($5 AS BIGINT), CAST($6 AS BIGINT), 0
+                     CAST($5 AS BIGINT), CAST($6 AS BIGINT), 0, CAST($7 AS BIGINT)
                  WHERE NOT EXISTS (SELECT 1 FROM memberships WHERE room = $1 AND usr = $2 AND until IS NULL)
                  ON CONFLICT DO NOTHING",
                 &[
@@ -338,7 +338,8 @@ impl Members<'_, '_> {
                     (*membership as i64).into(),
                     (*event).into(),
                     (*sender).into(),
-                    (*local).into(),
+                    server.is_none().into(),
+                    (*server).into(),
                 ],
             )?;
         }
@@ -354,6 +355,21 @@ impl Members<'_, '_> {
             )?;
         }
         Ok(())
+    }
+
+    /// Users of another server who ever had a membership of a room, at most `limit` of them.
+    pub fn ever_of_server(
+        &mut self,
+        room: RoomNum,
+        server: StringNum,
+        membership: Membership,
+        limit: i64,
+    ) -> Result<Vec<UserNum>, StoreError> {
+        self.tx.query(
+            "SELECT DISTINCT usr FROM memberships WHERE room = $1 AND server = $2 AND membership = $3 LIMIT $4",
+            &[room.into(), server.into(), (membership as i64).into(), limit.into()],
+            |row| Ok(StringNum(row.int(0)?)),
+        )
     }
 
     /// The user wants to hear no more of a room that he left.

@@ -5,7 +5,9 @@ mod invites;
 mod knocks;
 mod outcomes;
 mod postgres;
+mod sight;
 mod simulation;
+mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,8 +51,19 @@ pub(super) struct Net {
     keys: Mutex<BTreeMap<OwnedServerName, (String, [u8; 32])>>,
     /// Servers that answer nothing but keys.
     pub(super) mute: Mutex<BTreeSet<OwnedServerName>>,
+    /// What servers say instead of what they know.
+    pub(super) lies: Mutex<BTreeMap<OwnedServerName, Lies>>,
     /// Questions that were answered.
     asked: AtomicUsize,
+}
+
+/// Answers of a server that makes them up.
+#[derive(Clone, Default)]
+pub(super) struct Lies {
+    pub(super) missing_events: Option<Vec<String>>,
+    pub(super) state_ids: BTreeMap<OwnedEventId, StateIdsAt>,
+    pub(super) event_auth: Option<Vec<String>>,
+    pub(super) events: BTreeMap<OwnedEventId, String>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -328,6 +341,14 @@ impl View {
     }
 }
 
+impl View {
+    /// What a server says that makes it up.
+    fn lie<T>(&self, server: &ServerName, pick: impl FnOnce(&Lies) -> Option<T>) -> Option<T> {
+        let net = self.net.upgrade()?;
+        lock(&net.lies).get(server).and_then(pick)
+    }
+}
+
 fn refused(error: RoomError) -> Unanswered {
     let (status, errcode) = match &error {
         RoomError::InviteBlocked(_) => (403, "M_INVITE_BLOCKED"),
@@ -365,6 +386,9 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if let Some(lie) = self.lie(server, |lies| lies.missing_events.clone()) {
+                return Ok(lie);
+            }
             let found = house.rooms.missing_events(room_id, question).await.map_err(refused)?;
             Ok(jsons(&found))
         })
@@ -373,6 +397,9 @@ impl Neighbours for View {
     fn event<'a>(&'a self, server: &'a ServerName, event_id: &'a EventId) -> Answer<'a, Result<String, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if let Some(lie) = self.lie(server, |lies| lies.events.get(event_id).cloned()) {
+                return Ok(lie);
+            }
             let found = house.find(event_id).await;
             found.ok_or_else(|| Unanswered::Refused(Refusal::because("not known")))
         })
@@ -386,6 +413,9 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<StateIdsAt, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if let Some(lie) = self.lie(server, |lies| lies.state_ids.get(event_id).cloned()) {
+                return Ok(lie);
+            }
             let before = house.rooms.state_before(room_id, event_id).await.map_err(refused)?;
             let ids = |pdus: &[Arc<Pdu>]| pdus.iter().map(|pdu| pdu.event_id.clone()).collect();
             Ok(StateIdsAt { state: ids(&before.state), auth_chain: ids(&before.auth_chain) })
@@ -413,6 +443,9 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if let Some(lie) = self.lie(server, |lies| lies.event_auth.clone()) {
+                return Ok(lie);
+            }
             let chain = house.rooms.auth_chain(room_id, event_id).await.map_err(refused)?;
             Ok(jsons(&chain))
         })

@@ -1,189 +1,18 @@
-//! Random traffic between servers whose links break, lose, repeat and reorder: in the end all agree.
-//!
-//! `HEARTH_SIMULATIONS` says how many seeds are tried, `HEARTH_SIMULATION_SEED` names a single one.
+//! What must be so in the end: each server agrees with itself, and with those that it sees in the room.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
-use hearth_room::MemberAction;
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId};
 use hearth_store::{Membership, Standing};
-use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng};
-use serde_json::json;
 
-use super::{House, Net, Packet, name, public_room, user};
+use super::super::House;
+use super::Simulation;
 
-const VERSIONS: [RoomVersionId; 5] =
-    [RoomVersionId::V1, RoomVersionId::V6, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
-
-#[test]
-fn servers_agree_after_any_partition() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seeds = match number("HEARTH_SIMULATION_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("HEARTH_SIMULATIONS").unwrap_or(8),
-    };
-    for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            runtime.expect("a runtime").block_on(Simulation::run(seed))
-        }));
-        if let Err(panic) = outcome {
-            eprintln!("HEARTH_SIMULATION_SEED={seed} shows it again");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-struct Simulation {
-    seed: u64,
-    chance: StdRng,
-    net: Arc<Net>,
-    servers: usize,
-    room: OwnedRoomId,
-    flying: Vec<Packet>,
-    said: usize,
-}
+/// Events of a store at most.
+const EVENTS: i64 = 5_000;
 
 impl Simulation {
-    async fn run(seed: u64) {
-        let mut chance = StdRng::seed_from_u64(seed);
-        let servers = chance.random_range(3..=5);
-        let version = VERSIONS[chance.random_range(0..VERSIONS.len())].clone();
-        let net = Net::of(servers, seed).await;
-        let room = public_room(&net.house(0), version).await;
-        let mut simulation = Self { seed, chance, net, servers, room, flying: Vec::new(), said: 0 };
-        for n in 1..servers {
-            if simulation.chance.random_bool(0.8) {
-                simulation.come_in(&user(0, n)).await;
-            }
-        }
-        simulation.net.calm_down().await;
-        for _ in 0..120 {
-            simulation.step().await;
-        }
-        simulation.end().await;
-    }
-
-    async fn step(&mut self) {
-        for n in 0..self.servers {
-            self.net.house(n).time.advance(self.chance.random_range(0..20));
-        }
-        match self.chance.random_range(0..100) {
-            0..3 => {
-                let (a, b) = (self.chance.random_range(0..self.servers), self.chance.random_range(0..self.servers));
-                if a != b {
-                    self.net.cut(a, b);
-                }
-            }
-            3..5 => self.net.heal(),
-            5..50 => self.act().await,
-            _ => self.fly().await,
-        }
-        self.flying.extend(self.net.packets().await);
-    }
-
-    /// A packet arrives, is lost, or arrives and stays for another time.
-    async fn fly(&mut self) {
-        if self.flying.is_empty() {
-            return;
-        }
-        let at = self.chance.random_range(0..self.flying.len());
-        let packet = self.flying[at].clone();
-        match self.chance.random_range(0..20) {
-            0 => drop(self.flying.swap_remove(at)),
-            1 => self.net.deliver(&packet).await,
-            _ => {
-                self.flying.swap_remove(at);
-                self.net.deliver(&packet).await;
-            }
-        }
-    }
-
-    fn anybody(&mut self) -> OwnedUserId {
-        user(self.chance.random_range(0..2), self.chance.random_range(0..self.servers))
-    }
-
-    fn home(&self, user: &OwnedUserId) -> Arc<House> {
-        self.net.by_name(user.server_name()).expect("a server")
-    }
-
-    /// Somebody does something; whether he may is not asked before.
-    async fn act(&mut self) {
-        let (who, whom) = (self.anybody(), self.anybody());
-        let house = self.home(&who);
-        self.said += 1;
-        let said = self.said;
-        let room = self.room.clone();
-        let change = async |action| drop(house.rooms.change_membership(&who, &room, action, None).await);
-        match self.chance.random_range(0..20) {
-            0..5 => drop(house.send(&self.room, &who, &format!("{said}")).await),
-            5..7 => drop(house.set(&self.room, &who, "m.room.topic", "", json!({ "topic": format!("{said}") })).await),
-            7..9 => {
-                let key = format!("{}", self.chance.random_range(0..3));
-                drop(house.set(&self.room, &who, "test.state", &key, json!({ "said": said })).await);
-            }
-            9..11 => self.power(&who, &whom).await,
-            11 => {
-                let rule = if self.chance.random_bool(0.5) { "public" } else { "invite" };
-                drop(house.set(&self.room, &who, "m.room.join_rules", "", json!({ "join_rule": rule })).await);
-            }
-            12 => change(MemberAction::Ban(whom)).await,
-            13 => change(MemberAction::Kick(whom)).await,
-            14 => change(MemberAction::Unban(whom)).await,
-            15 => change(MemberAction::Leave).await,
-            _ => self.come_in(&who).await,
-        }
-    }
-
-    async fn power(&mut self, who: &OwnedUserId, whom: &OwnedUserId) {
-        let house = self.home(who);
-        let Some(mut levels) = house.content(&self.room, "m.room.power_levels", "").await else { return };
-        let level = [0, 25, 50, 75, 100][self.chance.random_range(0..5)];
-        if self.chance.random_bool(0.8) {
-            levels["users"][whom.as_str()] = json!(level);
-        } else {
-            levels["events"]["m.room.topic"] = json!(level);
-        }
-        drop(house.set(&self.room, who, "m.room.power_levels", "", levels).await);
-    }
-
-    /// A user joins: here if his server is in the room, else through another.
-    async fn come_in(&mut self, who: &OwnedUserId) {
-        let house = self.home(who);
-        if house.tip(&self.room).await.is_some_and(|tip| tip.joined_local > 0) {
-            drop(house.rooms.change_membership(who, &self.room, MemberAction::Join { guest: false }, None).await);
-        } else {
-            let first = self.chance.random_range(0..self.servers);
-            let servers: Vec<_> = (0..self.servers).map(|n| name((first + n) % self.servers)).collect();
-            let joined = house.rooms.join_through(who, &self.room, &servers, CanonicalJsonObject::new()).await;
-            drop(joined);
-        }
-    }
-
-    /// Everything arrives, everybody says a last word, and all agree.
-    async fn end(mut self) {
-        self.net.heal();
-        while !self.flying.is_empty() {
-            let at = self.chance.random_range(0..self.flying.len());
-            let packet = self.flying.swap_remove(at);
-            self.net.deliver(&packet).await;
-            self.flying.extend(self.net.packets().await);
-        }
-        self.net.calm_down().await;
-        for round in 0..4 {
-            for n in (0..self.servers).rev() {
-                for u in 0..2 {
-                    drop(self.net.house(n).send(&self.room, &user(u, n), &format!("last {round}")).await);
-                }
-                self.net.calm_down().await;
-            }
-        }
-        self.compare().await;
-    }
-
-    async fn compare(&self) {
+    pub(super) async fn compare(&self) {
         let seed = self.seed;
         let mut there = Vec::new();
         for n in 0..self.servers {
@@ -248,7 +77,7 @@ impl House {
         let room = room.clone();
         let read = self.store.read(move |tx| {
             let Some(room) = tx.rooms().by_id(&room)? else { return Ok(BTreeMap::new()) };
-            let nums: Vec<i64> = (1..5_000).collect();
+            let nums: Vec<i64> = (1..EVENTS).collect();
             let rows = tx.events().rows(&nums)?;
             let rows = rows.into_iter().filter(|row| row.room == room.num && row.standing != Standing::Outlier);
             rows.map(|row| Ok((tx.events().id(row.num)?, row.standing))).collect()
@@ -262,7 +91,7 @@ impl House {
         let read = self.store.read(move |tx| {
             let Some(room) = tx.rooms().by_id(&room)? else { return Ok(()) };
             eprintln!("---- {name}, version {}", room.version);
-            let nums: Vec<i64> = (1..5_000).collect();
+            let nums: Vec<i64> = (1..EVENTS).collect();
             let mut rows = tx.events().rows(&nums)?;
             rows.sort_by_key(|row| (row.position, row.num));
             let short = |id: &OwnedEventId| id.as_str()[1..7].to_owned();
@@ -331,6 +160,29 @@ impl House {
         let known: BTreeSet<_> = self.servers(room).await.iter().map(ToString::to_string).collect();
         assert_eq!(known, servers, "{at}: servers");
         self.check_order(room, &at).await;
+        self.check_tip(room, &at).await;
+    }
+
+    /// Nothing that came later follows a forward extremity.
+    async fn check_tip(&self, room: &OwnedRoomId, at: &str) {
+        let tip = self.tip(room).await.expect("a tip");
+        let room = room.clone();
+        let read = self.store.read(move |tx| {
+            let room = tx.rooms().by_id(&room)?.expect("the room");
+            let nums: Vec<i64> = (1..EVENTS).collect();
+            let mut followed = Vec::new();
+            for row in tx.events().rows(&nums)? {
+                if row.standing == Standing::Live && row.position.is_some() {
+                    for prev in &tx.events().pdu(&room, row.num)?.prev_events {
+                        followed.extend(tx.events().num(&room, prev)?);
+                    }
+                }
+            }
+            Ok(followed)
+        });
+        let followed = read.await.expect("reads");
+        assert!(!tip.extremities.is_empty(), "{at}: no extremity");
+        assert!(tip.extremities.iter().all(|num| !followed.contains(num)), "{at}: {tip:?} has what others follow");
     }
 
     /// In the order of the room nothing comes before what it follows.
@@ -338,7 +190,7 @@ impl House {
         let room = room.clone();
         let read = self.store.read(move |tx| {
             let room = tx.rooms().by_id(&room)?.expect("the room");
-            let nums: Vec<i64> = (1..5_000).collect();
+            let nums: Vec<i64> = (1..EVENTS).collect();
             let mut places = BTreeMap::new();
             for row in tx.events().rows(&nums)?.into_iter().filter(|row| row.standing == Standing::Live) {
                 let pdu = tx.events().pdu(&room, row.num)?;

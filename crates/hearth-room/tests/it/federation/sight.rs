@@ -1,0 +1,110 @@
+//! What other servers see of a room that shows its history to members of then alone.
+
+use std::sync::Arc;
+
+use hearth_matrix::Pdu;
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomVersionId};
+use hearth_room::MemberAction;
+use serde_json::json;
+
+use super::{House, Net, name, public_room, user};
+
+async fn room_of(net: &Net, visibility: &str) -> OwnedRoomId {
+    let first = net.house(0);
+    let room = public_room(&first, RoomVersionId::V11).await;
+    let content = json!({ "history_visibility": visibility });
+    first.set(&room, &user(0, 0), "m.room.history_visibility", "", content).await.expect("may");
+    room
+}
+
+async fn come(net: &Net, n: usize, who: &OwnedUserId, room: &OwnedRoomId) {
+    let house = net.house(n);
+    if house.tip(room).await.is_some_and(|tip| tip.joined_local > 0) {
+        house.rooms.change_membership(who, room, MemberAction::Join { guest: false }, None).await.expect("may");
+    } else {
+        house.rooms.join_through(who, room, &[name(0)], Default::default()).await.expect("joins");
+    }
+    net.calm_down().await;
+}
+
+async fn go(net: &Net, n: usize, who: &OwnedUserId, room: &OwnedRoomId) {
+    net.house(n).rooms.change_membership(who, room, MemberAction::Leave, None).await.expect("may");
+    net.calm_down().await;
+}
+
+impl House {
+    async fn say(&self, room: &OwnedRoomId, body: &str) -> OwnedEventId {
+        self.send(room, &user(0, 0), body).await.expect("may talk")
+    }
+
+    /// Bodies of messages as a server gets them.
+    async fn shown(&self, server: usize, room: &OwnedRoomId, events: &[OwnedEventId]) -> Vec<Option<String>> {
+        let mut pdus: Vec<Arc<Pdu>> = Vec::new();
+        for event in events {
+            pdus.push(self.rooms.event(room, event).await.expect("reads").expect("is there").0);
+        }
+        let shown = self.rooms.shown_to(&name(server), pdus).await.expect("reads");
+        let parse = |json: &String| serde_json::from_str::<serde_json::Value>(json).expect("JSON");
+        shown.iter().map(parse).map(|event| event["content"]["body"].as_str().map(str::to_owned)).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_sees_what_was_said_while_one_of_its_users_was_there() {
+    let net = Net::of(3, 1).await;
+    let room = room_of(&net, "joined").await;
+    let (first, one, other) = (net.house(0), user(0, 1), user(1, 1));
+    let mut said = vec![first.say(&room, "nobody").await];
+    come(&net, 1, &one, &room).await;
+    said.push(first.say(&room, "one").await);
+    come(&net, 1, &other, &room).await;
+    go(&net, 1, &one, &room).await;
+    said.push(first.say(&room, "the other").await);
+    net.calm_down().await;
+    go(&net, 1, &other, &room).await;
+    said.push(first.say(&room, "gone").await);
+    come(&net, 1, &one, &room).await;
+    said.push(first.say(&room, "back").await);
+    let body = |body: &str| Some(body.to_owned());
+    let seen = first.shown(1, &room, &said).await;
+    assert_eq!(seen, [None, body("one"), body("the other"), None, body("back")]);
+    assert_eq!(first.shown(2, &room, &said).await, vec![None; 5], "who was never there sees nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_invited_sees_where_the_room_says_so() {
+    for (visibility, seen) in [("invited", Some("hello")), ("joined", None)] {
+        let net = Net::of(2, 1).await;
+        let room = room_of(&net, visibility).await;
+        let first = net.house(0);
+        let before = first.say(&room, "before").await;
+        let invite = MemberAction::Invite(user(0, 1));
+        first.rooms.change_membership(&user(0, 0), &room, invite, None).await.expect("may");
+        let said = first.say(&room, "hello").await;
+        let shown = first.shown(1, &room, &[before, said]).await;
+        assert_eq!(shown, [None, seen.map(str::to_owned)], "{visibility}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_too_long_to_find_out_is_not_shown() {
+    let net = Net::of(2, 1).await;
+    let room = room_of(&net, "joined").await;
+    let first = net.house(0);
+    let users: Vec<OwnedUserId> = (0..60).map(|n| user(n, 1)).collect();
+    for who in &users {
+        come(&net, 1, who, &room).await;
+    }
+    for who in &users {
+        go(&net, 1, who, &room).await;
+    }
+    let mut events = Vec::new();
+    for n in 0..100 {
+        events.push(first.set(&room, &user(0, 0), "test.state", "", json!({ "body": n })).await.expect("may"));
+    }
+    come(&net, 1, &users[59], &room).await;
+    let last = first.say(&room, "seen").await;
+    assert_eq!(first.shown(1, &room, std::slice::from_ref(&last)).await, [Some("seen".to_owned())]);
+    events.push(last);
+    assert_eq!(first.shown(1, &room, &events).await, vec![None; 101]);
+}
