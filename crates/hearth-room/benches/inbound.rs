@@ -146,7 +146,7 @@ async fn prepare(store: &Store, rooms: &Rooms, host: &UserId, rules: &RoomVersio
             opaque: "",
         };
         let join = complete(&template.event, &with, rules).expect("a join");
-        let welcomed = rooms.welcome(&origin(n), &room, &join.event_id, &join.json).await.expect("comes in");
+        let welcomed = rooms.welcome(&origin(n), &room, &join.event_id, &join.json, false).await.expect("comes in");
         last = Some(welcomed.event);
     }
     let last = last.expect("somebody came in");

@@ -49,6 +49,8 @@ pub(crate) struct Appender<'t, 'c> {
     /// Ids of the forward extremities, in the order of the tip.
     pub(crate) extremity_ids: Vec<OwnedEventId>,
     threads: ThreadCounts,
+    /// The rest of the state has come: what was judged without it is judged anew.
+    pub(crate) completing: bool,
 }
 
 /// An admitted event. What needs writing to be known (snapshots) is found when the appender settles.
@@ -73,6 +75,8 @@ pub(crate) struct Pending {
     pub(crate) history: bool,
     /// It is for us to send it to the other servers in the room.
     pub(crate) outbound: bool,
+    /// It was judged on a part of the state.
+    pub(crate) partial: bool,
 }
 
 /// What an event means to those who have not read it.
@@ -122,7 +126,8 @@ impl<'t, 'c> Appender<'t, 'c> {
             extremity_ids.push(tx.events().id(*num)?);
         }
         let (overlay, threads) = (FxHashMap::default(), ThreadCounts::default());
-        Ok(Self { tx, room, config, tip, pending: Vec::new(), overlay, extremity_ids, threads })
+        let (pending, completing) = (Vec::new(), false);
+        Ok(Self { tx, room, config, tip, pending, overlay, extremity_ids, threads, completing })
     }
 
     /// In a room to be, right after its create event.
@@ -144,6 +149,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             overlay: FxHashMap::default(),
             extremity_ids: Vec::new(),
             threads: ThreadCounts::default(),
+            completing: false,
         };
         new.stand(create, None, Vec::new(), None, None)?;
         Ok(Ok(new))
@@ -423,6 +429,7 @@ impl<'t, 'c> Appender<'t, 'c> {
         };
         self.tip.room_order += 1;
         self.tip.depth = i64::try_from(pdu.depth).unwrap_or(i64::MAX);
+        let partial = self.tip.partial && self.stands_on_part(&self.tip.extremities.clone())?;
         let prev_events = std::mem::replace(&mut self.tip.extremities, vec![num]);
         self.extremity_ids = vec![pdu.event_id.clone()];
         if let Some((kind, key)) = pdu.state_pair() {
@@ -431,7 +438,8 @@ impl<'t, 'c> Appender<'t, 'c> {
         let counted = self.count(&pdu, member.as_ref())?;
         // Where all are ours there is nobody to send it to; who comes in later gets the state.
         let about_another = member.as_ref().is_some_and(|member| !member.local);
-        let outbound = self.room.federate && (about_another || self.tip.joined > self.tip.joined_local);
+        let others = self.tip.partial || self.tip.joined > self.tip.joined_local;
+        let outbound = self.room.federate && (about_another || others);
         self.pending.push(Pending {
             num,
             standing: Standing::Live,
@@ -441,6 +449,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             aside: false,
             history: false,
             outbound,
+            partial,
             prev_events,
             auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
             visibility,
@@ -559,8 +568,12 @@ impl<'t, 'c> Appender<'t, 'c> {
             aside,
             history,
             outbound,
+            partial,
         } in pending
         {
+            if partial {
+                tx.partials().add(room.num, num)?;
+            }
             let Some(Snapshots { before: snapshot_before, after: state_after, current: snapshot_after }) = snapshots
             else {
                 continue; // All are settled.

@@ -205,6 +205,8 @@ pub(crate) fn join(
     match before {
         Some(Membership::Join) => return Ok(Ok(Step::Nothing)),
         Some(Membership::Ban) => return forbidden(format!("{user} is banned from the room")),
+        // Others know whether he may.
+        None if appender.tip.partial => return Ok(Err(RoomError::UnableToAuthoriseJoin)),
         _ => {}
     }
     if guest && state_field(appender, "m.room.guest_access", "guest_access")?.as_deref() != Some("can_join") {

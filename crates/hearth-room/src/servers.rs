@@ -185,13 +185,35 @@ impl Rooms {
             return Ok(None);
         }
         let (origin, room_id, user_id) = (origin.to_owned(), room_id.to_owned(), user_id.to_owned());
+        let stranger = user_id.clone();
         let read = self.inner.store.read(move |tx| {
             let Ok(room) = admitted(tx, &origin, &room_id)? else { return Ok(None) };
-            let Some(user) = tx.string_num(user_id.as_str())? else { return Ok(None) };
-            let membership = tx.members().current(room.num, user)?.map(|row| row.membership);
-            Ok((membership == Some(Membership::Join)).then_some((room, user)))
+            let user = tx.string_num(user_id.as_str())?;
+            let membership = match user {
+                Some(user) => tx.members().current(room.num, user)?.map(|row| row.membership),
+                None => None,
+            };
+            match (membership, user) {
+                (Some(Membership::Join), Some(user)) => Ok(Some((room, Some(user)))),
+                // Whoever is not known where not all are known: his server is believed to be there.
+                (None, user) if tx.rooms().tip(room.num)?.is_some_and(|tip| tip.partial) => {
+                    let there = match tx.string_num(origin.as_str())? {
+                        Some(server) => tx.rooms().has_server(room.num, server)?,
+                        None => false,
+                    };
+                    Ok(there.then_some((room, user)))
+                }
+                _ => Ok(None),
+            }
         });
-        Ok(read.await?)
+        match read.await? {
+            Some((room, Some(user))) => Ok(Some((room, user))),
+            Some((room, None)) => {
+                let user = self.inner.store.write_quiet(Vec::new(), move |tx| tx.intern(stranger.as_str())).await?;
+                Ok(Some((room, user)))
+            }
+            None => Ok(None),
+        }
     }
 }
 

@@ -54,6 +54,7 @@ CREATE TABLE room_tips (
     knocked             BIGINT NOT NULL,
     joined_local        BIGINT NOT NULL,
     unread              BIGINT NOT NULL,   -- running count of what the default push rules notify for, main timeline
+    -- -1 while a part of the state is not here (partial_rooms), then the position at which all of it was; 0: always
     partial_state       BIGINT NOT NULL
 );
 
@@ -176,6 +177,19 @@ CREATE TABLE room_state (
     position BIGINT NOT NULL,
     snapshot BIGINT NOT NULL,
     PRIMARY KEY (room, position)
+) without_rowid();
+
+-- Rooms that we came into without all of their state (`omit_members`), and who may tell the rest.
+CREATE TABLE partial_rooms (
+    room    id_key(),
+    servers bytes() NOT NULL   -- a JSON array of server names
+);
+
+-- Events that were judged on a part of the state: judged anew when all of it is here.
+CREATE TABLE partial_events (
+    room  BIGINT NOT NULL,
+    event BIGINT NOT NULL,
+    PRIMARY KEY (room, event)
 ) without_rowid();
 
 -- Membership as intervals of positions; the open interval is the current one.

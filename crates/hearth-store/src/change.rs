@@ -65,6 +65,11 @@ pub enum Change {
     },
     /// A user's membership changed without a live event: it was decided between branches of the room.
     MemberDecided(Arc<FeedDecision>),
+    /// The last part of a room's state came that we had entered without.
+    StateCompleted {
+        /// Where.
+        room: RoomNum,
+    },
     /// A user's membership record changed without an event: forgotten.
     Membership {
         /// Whose.
@@ -115,6 +120,8 @@ pub struct FeedEvent {
     pub aside: bool,
     /// It is for us to send it to the other servers in the room.
     pub outbound: bool,
+    /// A part of the room's state is not here yet.
+    pub partial: bool,
 }
 
 /// A membership that state resolution decided, as the feed carries it.

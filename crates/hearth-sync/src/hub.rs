@@ -70,6 +70,8 @@ pub(crate) struct Stay {
     pub(crate) room_id: OwnedRoomId,
     /// What the user has not read there, if known.
     pub(crate) badge: Option<Badge>,
+    /// Not all of the room's state is here yet: clients that want all members don't know of it.
+    pub(crate) partial: bool,
 }
 
 /// What a read of the store found out about a user.
@@ -323,6 +325,16 @@ impl Board {
                 // Whose own place was decided finds it in the store.
                 self.forget(decision.user);
             }
+            Change::StateCompleted { room } => {
+                for user in self.present.get(room).into_iter().flatten() {
+                    if let Some(followed) = self.followed.get_mut(user) {
+                        if let Some(stay) = followed.rooms.get_mut(room) {
+                            stay.partial = false;
+                        }
+                        followed.wake(position);
+                    }
+                }
+            }
             Change::Sessions { .. } | Change::Profile { .. } | Change::Membership { .. } => {}
         }
     }
@@ -342,7 +354,8 @@ impl Board {
         }
         if after == Membership::Join {
             // Who comes in has nothing to catch up with.
-            let fresh = Stay { room_id: event.pdu.room_id.clone(), badge: Some(Badge::default()) };
+            let fresh =
+                Stay { room_id: event.pdu.room_id.clone(), badge: Some(Badge::default()), partial: event.partial };
             followed.rooms.entry(event.room).or_insert(fresh);
             self.present.entry(event.room).or_default().insert(user);
             self.calls.make_place_in(std::iter::once(&event.room));
@@ -411,6 +424,7 @@ impl Board {
                 }
             }
             Change::MemberDecided(decision) if decision.user == user => self.forget(user),
+            Change::StateCompleted { room } => drop(followed.rooms.get_mut(room).map(|stay| stay.partial = false)),
             Change::Receipt { room, user: reader, receipt, .. } if *reader == user => {
                 if let Some(stay) = followed.rooms.get_mut(room) {
                     stay.hear_receipt(receipt);
@@ -466,6 +480,7 @@ impl Board {
                 Change::MemberDecided(decision) if followed.rooms.contains_key(&decision.room) => {
                     return News::AskStore;
                 }
+                Change::StateCompleted { room } if followed.rooms.contains_key(room) => return News::AskStore,
                 _ => continue,
             };
             let Some(stay) = followed.rooms.get(&room) else { continue };

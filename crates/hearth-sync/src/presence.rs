@@ -37,7 +37,10 @@ async fn call(hub: Weak<Hub>, store: Store) {
 fn standing(tx: &mut Tx<'_>, user: UserNum) -> Result<Standing, StoreError> {
     let rows = tx.members().rooms_of_user(user, Membership::Join)?;
     let stay = |tx: &mut Tx<'_>, room| {
-        Ok::<_, StoreError>((room, Stay { room_id: tx.rooms().by_num(room)?.room_id.clone(), badge: None }))
+        Ok::<_, StoreError>((
+            room,
+            Stay { room_id: tx.rooms().by_num(room)?.room_id.clone(), badge: None, partial: false },
+        ))
     };
     Ok(Standing {
         at: tx.position()?,

@@ -103,6 +103,10 @@ struct SentJoin {
     state: Events,
     #[serde(default)]
     auth_chain: Events,
+    #[serde(default)]
+    members_omitted: bool,
+    #[serde(default)]
+    servers_in_room: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -325,7 +329,8 @@ impl Neighbours for OverHttp {
             let event = RawValue::from_string(event)
                 .map_err(|error| Unanswered::Refused(Refusal::because(format!("our join is no JSON: {error}"))))?;
             let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
-            let request = create_join_event::v2::Request::new(room_id.clone(), event_id.clone(), event.clone());
+            let mut request = create_join_event::v2::Request::new(room_id.clone(), event_id.clone(), event.clone());
+            request.omit_members = true;
             let answer = match self.ask(server, request, STATE).await {
                 Err(error) if is_unknown_endpoint(&error) => {
                     let path = ["send_join", room_id.as_str(), event_id.as_str()];
@@ -333,8 +338,10 @@ impl Neighbours for OverHttp {
                 }
                 answer => answer?,
             };
-            let SentJoin { event, state, auth_chain } = answer;
-            Ok(JoinAnswer { event: event.map(text), state: texts(state), auth_chain: texts(auth_chain) })
+            let SentJoin { event, state, auth_chain, members_omitted, servers_in_room } = answer;
+            let servers = servers_in_room.into_iter().filter_map(|name| name.try_into().ok()).collect();
+            let (event, state, auth_chain) = (event.map(text), texts(state), texts(auth_chain));
+            Ok(JoinAnswer { event, state, auth_chain, members_omitted, servers })
         })
     }
 

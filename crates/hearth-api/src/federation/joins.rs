@@ -65,10 +65,13 @@ async fn welcome(
 ) -> Result<String, ApiError> {
     let room_id: &RoomId = &request.room_id;
     doors.rooms.admits(origin, room_id).await?;
-    let Welcomed { event, before } = doors.rooms.welcome(origin, room_id, &request.event_id, request.pdu.get()).await?;
+    // Those that are there before the join.
     let servers = doors.rooms.servers(room_id, SERVERS).await?;
+    let omit = request.omit_members;
+    let welcomed = doors.rooms.welcome(origin, room_id, &request.event_id, request.pdu.get(), omit).await?;
+    let Welcomed { event, before } = welcomed;
     Ok(format!(
-        "{{\"origin\":{},\"members_omitted\":false,\"event\":{},\"state\":{},\"auth_chain\":{},\"servers_in_room\":{}}}",
+        "{{\"origin\":{},\"members_omitted\":{omit},\"event\":{},\"state\":{},\"auth_chain\":{},\"servers_in_room\":{}}}",
         json!(doors.options.server_name),
         event.json,
         list(&before.state),

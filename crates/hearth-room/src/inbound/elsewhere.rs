@@ -337,6 +337,9 @@ impl Appender<'_, '_> {
             }
             let Ok(user) = <&UserId>::try_from(&*target) else { continue };
             let state = self.state("m.room.member", user.as_str())?;
+            if self.tip.partial && state.is_none() {
+                continue; // Not known yet.
+            }
             let after = state.as_ref().and_then(|(_, pdu)| pdu.membership()).and_then(Membership::from_spec);
             let after = after.unwrap_or(Membership::Leave);
             if after == row.membership {

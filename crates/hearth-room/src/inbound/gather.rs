@@ -298,7 +298,7 @@ impl Gathering<'_> {
     }
 
     /// Fetches events one by one, some side by side. Those that the server does not have are left out.
-    async fn fetch_single(&self, ids: &[OwnedEventId]) -> Result<Vec<Arc<Pdu>>, GatherError> {
+    pub(super) async fn fetch_single(&self, ids: &[OwnedEventId]) -> Result<Vec<Arc<Pdu>>, GatherError> {
         let mut events = Vec::with_capacity(ids.len());
         for part in ids.chunks(BESIDE) {
             let mut asked = JoinSet::new();
@@ -391,7 +391,7 @@ impl Gathering<'_> {
     }
 
     /// Those of these events that are not here.
-    async fn unknown(&self, ids: Vec<OwnedEventId>) -> Result<Vec<OwnedEventId>, GatherError> {
+    pub(super) async fn unknown(&self, ids: Vec<OwnedEventId>) -> Result<Vec<OwnedEventId>, GatherError> {
         let room = self.room.clone();
         let read = self.rooms.inner.store.read(move |tx| {
             let mut unknown = Vec::new();
@@ -408,7 +408,7 @@ impl Gathering<'_> {
     }
 
     /// Keeps events whose past we don't know, what allows them first.
-    async fn keep_outliers(&self, pdus: Vec<Arc<Pdu>>) -> Result<(), GatherError> {
+    pub(super) async fn keep_outliers(&self, pdus: Vec<Arc<Pdu>>) -> Result<(), GatherError> {
         self.rooms.keep_outliers(self.room, sorted(pdus, By::Auth)).await.map_err(Into::into)
     }
 }

@@ -48,6 +48,9 @@ impl Rooms {
                 return Ok(Err(RoomError::UnsupportedVersion(room.version.clone())));
             }
             let mut appender = Appender::at_tip(tx, room.clone(), &config)?;
+            if appender.tip.partial && versions.is_some() {
+                return Ok(Err(RoomError::UnknownRoom));
+            }
             let draft = match plan(&mut appender, &user)? {
                 Ok(draft) => draft,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -66,8 +69,13 @@ impl Rooms {
     pub(super) async fn take_submitted(&self, submitted: Submitted<'_>) -> Result<Arc<Pdu>, RoomError> {
         let Submitted { origin, room_id, event_id, event, membership } = submitted;
         let asked = room_id.to_owned();
-        let room = self.inner.store.read(move |tx| standing_of(tx, &asked)).await?;
-        let Some((room, acl)) = room else { return Err(RoomError::UnknownRoom) };
+        let room = self.inner.store.read(move |tx| {
+            let Some((room, acl)) = standing_of(tx, &asked)? else { return Ok(None) };
+            let partial = tx.rooms().tip(room.num)?.is_some_and(|tip| tip.partial);
+            // Who comes in now could not be told what the room looks like.
+            Ok((!partial || membership == "leave").then_some((room, acl)))
+        });
+        let Some((room, acl)) = room.await? else { return Err(RoomError::UnknownRoom) };
         if acl.is_some_and(|acl| !acl.allows(origin)) {
             return Err(shut_out(origin));
         }

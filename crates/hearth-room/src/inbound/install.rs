@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use hearth_matrix::Pdu;
 use hearth_matrix::rules;
-use hearth_matrix::ruma::{OwnedEventId, RoomVersionId, UserId};
+use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, RoomVersionId, ServerName, UserId};
 use hearth_store::{Membership, Noun, RoomRecord, Standing, StoreError, StringNum, TakenMember};
 use rustc_hash::FxHashSet;
 
-use super::signatures;
 use super::sorting::{By, sorted};
+use super::{JoinAnswer, signatures};
 use crate::append::Appender;
 use crate::{RoomError, Rooms};
 
@@ -21,6 +21,10 @@ use crate::{RoomError, Rooms};
 const MOST: usize = 500_000;
 /// Members written in one commit.
 const MEMBERS: usize = 500;
+/// Servers in a room that are believed to be there before its members are known.
+const SERVERS: usize = 10_000;
+/// Servers that are asked for the rest of a state.
+const TOLD_BY: usize = 50;
 
 /// Members of a state.
 #[derive(Clone, Copy, Default)]
@@ -32,14 +36,15 @@ pub(super) struct Counts {
 }
 
 impl Rooms {
-    /// Installs a room: the state before `join`, all that allows it, and `join` itself.
+    /// Installs a room: the state before `join` as far as it was told, all that allows it, and `join` itself.
     pub async fn install(
         &self,
+        server: &ServerName,
         version: RoomVersionId,
         join: Arc<Pdu>,
-        state: Vec<String>,
-        auth_chain: Vec<String>,
+        answer: JoinAnswer,
     ) -> Result<(), RoomError> {
+        let JoinAnswer { state, auth_chain, members_omitted, mut servers, .. } = answer;
         let rules = rules(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
         let Some(neighbours) = self.inner.inbound.neighbours.get() else {
             return Err(RoomError::Remote(join.room_id.to_string()));
@@ -67,8 +72,17 @@ impl Rooms {
         self.keep_outliers(&room, good).await?;
         let told: Arc<[OwnedEventId]> =
             state.iter().map(|pdu| pdu.event_id.clone()).filter(|id| good_ids.contains(id)).collect();
-        let counts = self.members_of(&room, &told).await?;
-        self.open_room(&room, join, told, counts).await
+        servers.retain(|name| *name != self.inner.config.server_name);
+        servers.truncate(SERVERS);
+        let counts = self.members_of(&room, &told, if members_omitted { &servers } else { &[] }).await?;
+        // Who let us in is asked for the rest first.
+        let mut told_by = vec![server.to_owned()];
+        told_by.extend(servers.into_iter().filter(|name| name != server).take(TOLD_BY));
+        self.open_room(&room, join, told, counts, members_omitted.then_some(told_by)).await?;
+        if members_omitted {
+            self.complete_state(room.room_id.clone());
+        }
+        Ok(())
     }
 
     /// The room's record: the one that is there, or a new one.
@@ -119,11 +133,33 @@ impl Rooms {
         &self,
         room: &Arc<RoomRecord>,
         told: &Arc<[OwnedEventId]>,
+        named: &[OwnedServerName],
     ) -> Result<Option<Counts>, RoomError> {
         let num = room.num;
-        if self.inner.store.read(move |tx| tx.rooms().tip(num)).await?.is_some() {
-            return Ok(None);
+        let is_new = self.inner.store.read(move |tx| tx.rooms().tip(num)).await?.is_none();
+        let (counts, mut servers) = match is_new {
+            true => self.write_members(room, told).await?,
+            false => (Counts::default(), BTreeMap::new()),
+        };
+        for server in named {
+            servers.entry(server.to_string()).or_insert(1);
         }
+        let write = self.inner.store.write_quiet(vec![Noun::Room(num)], move |tx| {
+            let servers = servers.iter().map(|(name, joined)| Ok((tx.intern(name)?, *joined)));
+            let servers: Vec<(StringNum, i64)> = servers.collect::<Result<_, StoreError>>()?;
+            tx.members().take_over_servers(num, &servers)
+        });
+        write.await?;
+        Ok(is_new.then_some(counts))
+    }
+
+    /// Writes members that are not written yet, and counts them, and the joined ones by server.
+    pub(super) async fn write_members(
+        &self,
+        room: &Arc<RoomRecord>,
+        told: &[OwnedEventId],
+    ) -> Result<(Counts, BTreeMap<String, i64>), RoomError> {
+        let num = room.num;
         let mut counts = Counts::default();
         let mut servers: BTreeMap<String, i64> = BTreeMap::new();
         for part in told.chunks(MEMBERS) {
@@ -165,13 +201,7 @@ impl Rooms {
                 }
             }
         }
-        let write = self.inner.store.write_quiet(vec![Noun::Room(num)], move |tx| {
-            let servers = servers.iter().map(|(name, joined)| Ok((tx.intern(name)?, *joined)));
-            let servers: Vec<(StringNum, i64)> = servers.collect::<Result<_, StoreError>>()?;
-            tx.members().take_over_servers(num, &servers)
-        });
-        write.await?;
-        Ok(Some(counts))
+        Ok((counts, servers))
     }
 
     /// The last commit: the room is there.
@@ -181,11 +211,12 @@ impl Rooms {
         join: Arc<Pdu>,
         told: Arc<[OwnedEventId]>,
         counts: Option<Counts>,
+        servers: Option<Vec<OwnedServerName>>,
     ) -> Result<(), RoomError> {
         let (room, config) = (room.clone(), self.inner.config.clone());
         let write = self.inner.store.write(vec![Noun::Room(room.num)], move |tx| {
             let mut appender = Appender::at_tip(tx, room.clone(), &config)?;
-            match appender.take_over(&join, &told, counts)? {
+            match appender.take_over(&join, &told, counts, servers.as_deref())? {
                 Ok(()) => {
                     appender.settle_hearsay()?;
                     appender.write().map(|_| Ok(()))

@@ -28,7 +28,7 @@ const LOOKS: u32 = 400;
 pub struct Welcomed {
     /// The join, with our signature if it needed that.
     pub event: Arc<Pdu>,
-    /// The state before it.
+    /// The state before it, or the part that was asked for.
     pub before: StateBefore,
 }
 
@@ -61,10 +61,14 @@ impl Rooms {
         room_id: &RoomId,
         event_id: &EventId,
         event: &str,
+        omit_members: bool,
     ) -> Result<Welcomed, RoomError> {
         let submitted = Submitted { origin, room_id, event_id, event, membership: "join" };
         let pdu = self.take_submitted(submitted).await?;
-        let before = self.state_before(room_id, event_id).await?;
+        let before = match omit_members {
+            true => self.part_before(room_id, event_id).await?,
+            false => self.state_before(room_id, event_id).await?,
+        };
         Ok(Welcomed { event: pdu, before })
     }
 
@@ -169,7 +173,7 @@ impl Rooms {
         if resident.await? {
             return self.take_in(server, join).await;
         }
-        self.install(version, join, answer.state, answer.auth_chain).await
+        self.install(server, version, join, answer).await
     }
 
     /// A join that another server let pass comes into a room of ours, with what comes before it.

@@ -2,14 +2,15 @@
 //!
 //! Spec: server-server API, "Checks performed on receipt of a PDU", 4 to 6; "Rejection", "Soft failure".
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hearth_matrix::auth::{self, AuthEvent};
-use hearth_matrix::ruma::{EventId, OwnedEventId, UserId};
+use hearth_matrix::ruma::{EventId, OwnedEventId, OwnedServerName, UserId};
 use hearth_matrix::{Pdu, PowerLevels};
 use hearth_store::{
-    DecidedMember, EventNum, Membership, SnapshotNum, StagedNum, Standing, StateDifference, StateKey, StoreError,
-    Visibility,
+    DecidedMember, EventNum, Membership, PartialRoom, SnapshotNum, StagedNum, Standing, StateDifference, StateKey,
+    StoreError, Visibility,
 };
 
 use super::install::Counts;
@@ -81,12 +82,12 @@ pub enum Verdict {
 pub(super) struct Known {
     pub(super) standing: Standing,
     /// The state after it on its own branch; none if it is not known.
-    after: Option<SnapshotNum>,
+    pub(super) after: Option<SnapshotNum>,
     room_order: i64,
 }
 
 /// Events that something hangs on.
-type KnownEvents = Vec<(EventNum, Known)>;
+pub(super) type KnownEvents = Vec<(EventNum, Known)>;
 
 /// An event that was judged.
 struct Judged {
@@ -101,10 +102,11 @@ struct Judged {
     gap: bool,
     history: Option<i64>,
     outbound: bool,
+    partial: bool,
 }
 
 /// An event's own auth events, as far as they are here.
-struct OwnAuth {
+pub(super) struct OwnAuth {
     events: Vec<(EventNum, AuthEvent)>,
     missing: Vec<OwnedEventId>,
 }
@@ -130,7 +132,7 @@ impl Appender<'_, '_> {
         Ok(verdict)
     }
 
-    fn judge_arrival(&mut self, arrival: &Arrival) -> Result<Verdict, StoreError> {
+    pub(super) fn judge_arrival(&mut self, arrival: &Arrival) -> Result<Verdict, StoreError> {
         let pdu = &arrival.pdu;
         let known = self.tx.events().num(&self.room, &pdu.event_id)?;
         if let Some(num) = known
@@ -155,8 +157,19 @@ impl Appender<'_, '_> {
         if own.events.iter().any(|(auth, _)| *auth > num) {
             num = self.tx.events().renumber(num)?;
         }
-        let before = self.state_before(arrival, &prev_events, &missing_prev)?;
-        let outcome = self.checks(pdu, &own, before, matches!(place, Whereabouts::Behind(_)))?;
+        let mut before = self.state_before(arrival, &prev_events, &missing_prev)?;
+        let nums: Vec<EventNum> = prev_events.iter().map(|(num, _)| *num).collect();
+        let is_told = !missing_prev.is_empty() && matches!(arrival.told_state, Some(Told::Before(_)));
+        let partial = !is_told && self.stands_on_part(&nums)?;
+        let mut judged_on = before;
+        if let Some(known) = before.filter(|_| partial) {
+            let (filled, resolved) = self.with_claimed(known, &own)?;
+            (before, judged_on) = (Some(filled), Some(resolved));
+        }
+        // The present does not judge history, nor while a part of it is not known.
+        let is_history = matches!(place, Whereabouts::Behind(_));
+        let present = (!is_history && !self.tip.partial).then_some(self.tip.snapshot);
+        let outcome = self.checks(pdu, &own, judged_on, present)?;
         let (standing, verdict) = match outcome {
             Outcome::Allowed => (Standing::Live, Verdict::Accepted),
             Outcome::SoftFailed(reason) => (Standing::SoftFailed, Verdict::SoftFailed(reason)),
@@ -171,7 +184,8 @@ impl Appender<'_, '_> {
         let auth_events = own.named_by(pdu);
         let (history, outbound) = (place.ceiling(), arrival.outbound);
         let pdu = pdu.clone();
-        let judged = Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound };
+        let judged =
+            Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound, partial };
         self.stand_remote(judged)?;
         Ok(verdict)
     }
@@ -213,23 +227,38 @@ impl Appender<'_, '_> {
             gap: false,
             history: None,
             outbound: false,
+            partial: false,
         };
         self.pend(judged, Snapshots { before: None, after: None, current: None }, Visibility::Shared)?;
         Ok(verdict)
     }
 
     /// A room taken over, or taken up again: our join, and the state before it as another server told it.
-    pub(super) fn take_over(&mut self, join: &Arc<Pdu>, told: &[OwnedEventId], counts: Option<Counts>) -> Decision<()> {
+    ///
+    /// With `servers`, which may tell the rest, it is a part of that state.
+    pub(super) fn take_over(
+        &mut self,
+        join: &Arc<Pdu>,
+        told: &[OwnedEventId],
+        counts: Option<Counts>,
+        servers: Option<&[OwnedServerName]>,
+    ) -> Decision<()> {
         let pdu = join;
         let own = self.own_auth(pdu)?;
-        let before = Some(self.snapshot_of(told)?);
+        let base = self.tip.snapshot.filter(|_| servers.is_some());
+        let told = self.snapshot_on(base, told)?;
+        let (before, judged_on) = match servers {
+            Some(_) => self.with_claimed(told, &own)?,
+            None => (told, told),
+        };
+        let (before, judged_on) = (Some(before), Some(judged_on));
         if !own.missing.is_empty() {
             return Ok(Err(RoomError::BadEvent("what allows the join was not sent along".into())));
         }
         if let Some(reason) = self.check_own(pdu, &own) {
             return Ok(Err(RoomError::Forbidden(reason)));
         }
-        if let Some(refusal) = self.refused_by(pdu, before)? {
+        if let Some(refusal) = self.refused_by(pdu, judged_on)? {
             return Ok(Err(RoomError::Forbidden(refusal)));
         }
         let mut num = self.tx.events().intern(&self.room, &pdu.event_id)?;
@@ -253,8 +282,17 @@ impl Appender<'_, '_> {
         let missing = self.note_gap(num, &missing)?;
         let auth_events = own.named_by(pdu);
         let standing = Standing::Live;
-        let (pdu, history, gap, outbound) = (pdu.clone(), None, true, false);
-        let judged = Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound };
+        self.tip.partial = servers.is_some();
+        match servers {
+            Some(servers) => {
+                let partial = PartialRoom { servers: servers.to_vec() };
+                self.tx.partials().begin(self.room.num, &partial)?;
+            }
+            None => self.tx.partials().end(self.room.num)?,
+        }
+        let (pdu, history, gap, outbound, partial) = (pdu.clone(), None, true, false, servers.is_some());
+        let judged =
+            Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound, partial };
         // What comes between, whatever depth it states, must fit in between.
         let (reached, was_known) = (self.tip.room_order, self.tip.last_position.0 > 0);
         self.stand_remote(judged)?;
@@ -279,7 +317,7 @@ impl Appender<'_, '_> {
     }
 
     /// The events right before one, and those of them whose state we don't know.
-    fn prev_events(&mut self, pdu: &Pdu) -> Result<(KnownEvents, Vec<OwnedEventId>), StoreError> {
+    pub(super) fn prev_events(&mut self, pdu: &Pdu) -> Result<(KnownEvents, Vec<OwnedEventId>), StoreError> {
         let (mut found, mut missing) = (Vec::with_capacity(pdu.prev_events.len()), Vec::new());
         for id in &pdu.prev_events {
             let known = match self.tx.events().num(&self.room, id)? {
@@ -295,7 +333,7 @@ impl Appender<'_, '_> {
         Ok((found, missing))
     }
 
-    fn own_auth(&mut self, pdu: &Pdu) -> Result<OwnAuth, StoreError> {
+    pub(super) fn own_auth(&mut self, pdu: &Pdu) -> Result<OwnAuth, StoreError> {
         let mut own = OwnAuth { events: Vec::with_capacity(pdu.auth_events.len()), missing: Vec::new() };
         let mut ids = pdu.auth_events.clone();
         if self.room.rules.authorization.room_create_event_id_as_room_id && &*pdu.kind != "m.room.create" {
@@ -337,10 +375,10 @@ impl Appender<'_, '_> {
         let mut states: Vec<SnapshotNum> = prev_events.iter().filter_map(|(_, known)| known.after).collect();
         match &arrival.told_state {
             _ if missing.is_empty() => {}
-            Some(Told::Before(told)) => return self.snapshot_of(told).map(Some),
+            Some(Told::Before(told)) => return self.snapshot_on(None, told).map(Some),
             Some(Told::After(told)) => {
                 for (_, told) in told.iter().filter(|(id, _)| missing.contains(id)) {
-                    states.push(self.snapshot_of(told)?);
+                    states.push(self.snapshot_on(None, told)?);
                 }
             }
             None => {}
@@ -351,9 +389,9 @@ impl Appender<'_, '_> {
         }
     }
 
-    /// A state that another server told, without what we refused ourselves.
-    fn snapshot_of(&mut self, told: &[OwnedEventId]) -> Result<SnapshotNum, StoreError> {
-        let mut entries = std::collections::BTreeMap::new();
+    /// A state that another server told, without what we refused ourselves; a part of it, over what was known before.
+    fn snapshot_on(&mut self, base: Option<SnapshotNum>, told: &[OwnedEventId]) -> Result<SnapshotNum, StoreError> {
+        let mut entries = BTreeMap::new();
         for id in told {
             let Some(num) = self.tx.events().num(&self.room, id)? else { continue };
             let Some(known) = self.known(num)? else { continue };
@@ -367,10 +405,46 @@ impl Appender<'_, '_> {
             }
         }
         let entries: Vec<_> = entries.into_iter().collect();
-        self.tx.state().apply(self.room.num, None, &entries)
+        self.tx.state().apply(self.room.num, base, &entries)
     }
 
-    fn check_own(&self, pdu: &Pdu, own: &OwnAuth) -> Option<String> {
+    /// Whether one of these events was judged on a part of the state.
+    pub(crate) fn stands_on_part(&mut self, events: &[EventNum]) -> Result<bool, StoreError> {
+        if !self.tip.partial {
+            return Ok(false);
+        }
+        if self.pending.iter().any(|pending| pending.partial && events.contains(&pending.num)) {
+            return Ok(true);
+        }
+        let nums: Vec<i64> = events.iter().map(|event| event.0).collect();
+        self.tx.partials().any(self.room.num, &nums)
+    }
+
+    /// A part of a state with the members that an event claims and it does not know; and what of its claims holds against it.
+    ///
+    /// Where a state is not known whole, nobody can tell whether somebody is in the room but by the events that allow his: they
+    /// are believed until the rest is here, unless what is known speaks against it.
+    fn with_claimed(&mut self, known: SnapshotNum, own: &OwnAuth) -> Result<(SnapshotNum, SnapshotNum), StoreError> {
+        let (mut missing, mut others) = (BTreeMap::new(), BTreeMap::new());
+        for (num, event) in own.events.iter().filter(|(_, event)| !event.rejected) {
+            let Some((kind, key)) = event.pdu.state_pair() else { continue };
+            let place = StateKey { kind: self.tx.intern(kind)?, state_key: self.tx.intern(key)? };
+            match self.tx.state().get(self.room.num, known, place)? {
+                Some(there) if there == *num => {}
+                None if kind == "m.room.member" => drop(missing.insert(place, Some(*num))),
+                _ => drop(others.insert(place, Some(*num))),
+            }
+        }
+        let mut apply = |base, entries: BTreeMap<StateKey, Option<EventNum>>| match entries.is_empty() {
+            true => Ok(base),
+            false => self.tx.state().apply(self.room.num, Some(base), &entries.into_iter().collect::<Vec<_>>()),
+        };
+        let filled = apply(known, missing)?;
+        let claimed = apply(filled, others)?;
+        Ok((filled, resolution::resolve(self.tx, &self.room, &[filled, claimed])?))
+    }
+
+    pub(super) fn check_own(&self, pdu: &Pdu, own: &OwnAuth) -> Option<String> {
         let rules = self.room.rules;
         let fetch = |id: &EventId| {
             own.events.iter().find(|(_, event)| event.pdu.event_id == id).map(|(_, event)| event.clone())
@@ -384,12 +458,12 @@ impl Appender<'_, '_> {
         auth::check(rules, pdu, state).err().map(|refusal| format!("by its auth events: {refusal}"))
     }
 
-    fn checks(
+    pub(super) fn checks(
         &mut self,
         pdu: &Pdu,
         own: &OwnAuth,
         before: Option<SnapshotNum>,
-        history: bool,
+        present: Option<Option<SnapshotNum>>,
     ) -> Result<Outcome, StoreError> {
         if let Some(reason) = self.check_own(pdu, own) {
             return Ok(Outcome::Rejected(reason));
@@ -397,9 +471,8 @@ impl Appender<'_, '_> {
         if let Some(refusal) = self.refused_by(pdu, before)? {
             return Ok(Outcome::Rejected(format!("by the state before it: {refusal}")));
         }
-        if !history
-            && self.tip.snapshot != before
-            && let Some(refusal) = self.refused_by(pdu, self.tip.snapshot)?
+        if let Some(present) = present.filter(|present| *present != before)
+            && let Some(refusal) = self.refused_by(pdu, present)?
         {
             return Ok(Outcome::SoftFailed(refusal));
         }
@@ -423,7 +496,7 @@ impl Appender<'_, '_> {
         Ok(auth::check(rules, pdu, fetch).err().map(|refusal| refusal.to_string()))
     }
 
-    fn state_in(
+    pub(super) fn state_in(
         &mut self,
         snapshot: Option<SnapshotNum>,
         kind: &str,
@@ -504,7 +577,8 @@ impl Appender<'_, '_> {
 
     /// Puts a judged event among the pending. True if live events come right after it.
     fn pend(&mut self, judged: Judged, snapshots: Snapshots, visibility: Visibility) -> Result<bool, StoreError> {
-        let Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound } = judged;
+        let Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound, partial } =
+            judged;
         self.tx.events().foresee(num, &pdu);
         let child = self.tx.events().lowest_child(num)?;
         let child = child.into_iter().chain(history.map(|ceiling| ceiling + 1)).min();
@@ -537,6 +611,7 @@ impl Appender<'_, '_> {
             aside: gap || redacted_by.is_some(),
             history: history.is_some(),
             outbound,
+            partial,
             pdu,
         });
         Ok(child.is_some())
@@ -578,6 +653,10 @@ impl Appender<'_, '_> {
     /// The current state anew, resolved over all forward extremities, and what its move does with the newest pending event.
     fn move_current(&mut self, before: Option<SnapshotNum>) -> Result<(), StoreError> {
         let old = self.tip.snapshot;
+        if self.completing {
+            // All memberships are compared at the end.
+            return Ok(());
+        }
         let mut states = Vec::with_capacity(self.tip.extremities.len());
         for extremity in self.tip.extremities.clone() {
             states.extend(self.known(extremity)?.and_then(|known| known.after));
@@ -601,11 +680,20 @@ impl Appender<'_, '_> {
         for difference in differences {
             let own = difference.after == Some(num);
             self.pending[at].aside |= !own;
-            if difference.key.kind == member {
+            if difference.key.kind == member && !self.is_written(&difference)? {
                 self.move_member(at, own, &difference)?;
             }
         }
         Ok(())
+    }
+
+    /// While a state comes in whole, its members are written before it stands.
+    fn is_written(&mut self, difference: &StateDifference) -> Result<bool, StoreError> {
+        if !self.tip.partial || difference.after.is_none() {
+            return Ok(false);
+        }
+        let row = self.tx.members().current(self.room.num, difference.key.state_key)?;
+        Ok(row.is_some_and(|row| Some(row.event) == difference.after))
     }
 
     fn move_member(&mut self, at: usize, own: bool, difference: &StateDifference) -> Result<(), StoreError> {
@@ -719,7 +807,7 @@ impl Appender<'_, '_> {
 }
 
 /// The outcome of the checks.
-enum Outcome {
+pub(super) enum Outcome {
     Allowed,
     SoftFailed(String),
     Rejected(String),

@@ -5,6 +5,7 @@
 //! Spec: server-server API, "PDUs", "Retrieving events".
 
 mod acl;
+mod completion;
 mod elsewhere;
 mod gather;
 mod handshake;
@@ -61,6 +62,10 @@ pub(crate) struct Inbound {
     pub(crate) early: Arc<Semaphore>,
     /// Rooms that somebody of ours is coming into through other servers: one after the other.
     joining: Mutex<FxHashMap<OwnedRoomId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Rooms of which the rest of the state is being fetched.
+    completing: Mutex<FxHashMap<OwnedRoomId, Arc<Notify>>>,
+    /// The rest of some room's state has come.
+    completed: Notify,
 }
 
 impl Default for Inbound {
@@ -71,6 +76,8 @@ impl Default for Inbound {
             asking: Semaphore::new(ASKED_AT_ONCE),
             early: Arc::new(Semaphore::new(EARLY)),
             joining: Mutex::default(),
+            completing: Mutex::default(),
+            completed: Notify::new(),
         }
     }
 }
@@ -114,14 +121,15 @@ impl Rooms {
                 let Some(num) = tx.staged().room_after(room)? else { return Ok(None) };
                 Ok(Some(tx.rooms().by_num(num)?))
             });
-            let Some(record) = next.await? else { return Ok(()) };
+            let Some(record) = next.await? else { break };
             room = record.num;
             self.wake_worker(record.room_id.clone());
         }
+        self.complete_all().await
     }
 
     /// Whether nothing staged is being worked at.
     pub fn is_idle(&self) -> bool {
-        self.inner.inbound.workers().is_empty()
+        self.inner.inbound.workers().is_empty() && self.inner.inbound.completing().is_empty()
     }
 }

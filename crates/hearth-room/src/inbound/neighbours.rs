@@ -99,6 +99,10 @@ pub struct JoinAnswer {
     pub state: Vec<String>,
     /// All that allows that state.
     pub auth_chain: Vec<String>,
+    /// Member events are left out of the state.
+    pub members_omitted: bool,
+    /// Servers with members in the room, if any were named.
+    pub servers: Vec<OwnedServerName>,
 }
 
 /// An invite on its way to the server of who is invited.
@@ -186,7 +190,7 @@ pub trait Neighbours: Send + Sync + 'static {
         versions: &'a [RoomVersionId],
     ) -> Answer<'a, Result<Template, Unanswered>>;
 
-    /// `PUT /send_join/{roomId}/{eventId}`
+    /// `PUT /send_join/{roomId}/{eventId}`, with `omit_members`
     fn send_join<'a>(
         &'a self,
         server: &'a ServerName,

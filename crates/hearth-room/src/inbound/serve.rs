@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hearth_matrix::Pdu;
 use hearth_matrix::ruma::{EventId, OwnedEventId, RoomId};
-use hearth_store::{EventNum, EventRow, RoomRecord, Standing, StoreError, Tx};
+use hearth_store::{EventNum, EventRow, Membership, RoomRecord, SnapshotNum, Standing, StateKey, StoreError, Tx};
 use rustc_hash::FxHashSet;
 
 use super::MissingEvents;
@@ -18,6 +18,8 @@ use crate::{RoomError, Rooms};
 const WALKED: usize = 1_000;
 /// The most events of one answer.
 const MOST: usize = 100;
+/// Members by whom a room without a name is called: five, and who just comes in is none of them.
+const HEROES: i64 = 6;
 
 /// The state before an event, and all that allows it.
 #[derive(Clone, Debug)]
@@ -66,11 +68,43 @@ impl Rooms {
             let not_found = Ok(Err(RoomError::NotFound("The state before this event is not known")));
             let Some(row) = tx.events().by_id(&room, &event_id)? else { return not_found };
             let Some(snapshot) = row.snapshot_before else { return not_found };
+            if tx.partials().any(room.num, &[row.num.0])? {
+                return Ok(Err(RoomError::Forbidden("not all of this room's state is here yet".into())));
+            }
             let entries = tx.state().load(room.num, snapshot)?;
             let mut nums: Vec<EventNum> = entries.into_iter().map(|entry| entry.event).collect();
             nums.sort_unstable();
             let state = tx.events().pdus(&room, &nums)?;
             let auth_chain = auth_chain(tx, &room, &nums)?;
+            Ok(Ok(StateBefore { state, auth_chain }))
+        });
+        read.await?
+    }
+
+    /// The state before an event without its members, but for those by whom a room without a name is called, and what allows
+    /// that and the event, without what is in the state (`omit_members`).
+    pub(super) async fn part_before(&self, room_id: &RoomId, event_id: &EventId) -> Result<StateBefore, RoomError> {
+        let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
+            let row = tx.events().by_id(&room, &event_id)?;
+            let Some((row, snapshot)) = row.and_then(|row| Some((row.num, row.snapshot_before?))) else {
+                return Ok(Err(RoomError::NotFound("The state before this event is not known")));
+            };
+            let heroes = match is_named(tx, &room, snapshot)? {
+                true => Vec::new(),
+                false => heroes(tx, &room)?,
+            };
+            let member = tx.string_num("m.room.member")?;
+            let entries = tx.state().load(room.num, snapshot)?;
+            let told = entries.iter().filter(|entry| Some(entry.key.kind) != member || heroes.contains(&entry.event));
+            let mut nums: Vec<EventNum> = told.map(|entry| entry.event).collect();
+            nums.sort_unstable();
+            let state = tx.events().pdus(&room, &nums)?;
+            let of: Vec<EventNum> = nums.iter().copied().chain([row]).collect();
+            let in_state: FxHashSet<&OwnedEventId> = state.iter().map(|pdu| &pdu.event_id).collect();
+            let mut auth_chain = auth_chain(tx, &room, &of)?;
+            auth_chain.retain(|pdu| !in_state.contains(&pdu.event_id));
             Ok(Ok(StateBefore { state, auth_chain }))
         });
         read.await?
@@ -101,6 +135,32 @@ impl Rooms {
         });
         Ok(read.await?)
     }
+}
+
+/// Whether a room has a name or a canonical alias.
+fn is_named(tx: &mut Tx<'_>, room: &RoomRecord, snapshot: SnapshotNum) -> Result<bool, StoreError> {
+    let Some(state_key) = tx.string_num("")? else { return Ok(false) };
+    for kind in ["m.room.name", "m.room.canonical_alias"] {
+        if let Some(kind) = tx.string_num(kind)?
+            && tx.state().get(room.num, snapshot, StateKey { kind, state_key })?.is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Member events of those by whom a room without a name is called.
+fn heroes(tx: &mut Tx<'_>, room: &RoomRecord) -> Result<Vec<EventNum>, StoreError> {
+    let mut heroes = Vec::new();
+    for membership in [Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban] {
+        let rows = tx.members().of_room(room.num, membership, HEROES)?;
+        heroes.extend(rows.into_iter().map(|row| row.event));
+        if heroes.len() as i64 >= HEROES {
+            break;
+        }
+    }
+    Ok(heroes)
 }
 
 /// Walks from events backwards along `prev_events`, nearest first.

@@ -566,7 +566,7 @@ impl Events<'_, '_> {
     pub fn append(&mut self, room: &RoomRecord, events: &[NewEvent], tip: &Tip) -> Result<(), StoreError> {
         let mut publications = Vec::with_capacity(events.len());
         for event in events {
-            publications.push(self.insert(room, event)?);
+            publications.push(self.insert(room, event, tip.partial)?);
             publications.extend(event.decided.iter().map(|decided| decide_membership(room, decided)));
         }
         let Some(last) = publications.pop() else { return Ok(()) };
@@ -576,7 +576,7 @@ impl Events<'_, '_> {
         Ok(())
     }
 
-    fn insert(&mut self, room: &RoomRecord, event: &NewEvent) -> Result<Publication, StoreError> {
+    fn insert(&mut self, room: &RoomRecord, event: &NewEvent, partial: bool) -> Result<Publication, StoreError> {
         let pdu = &event.pdu;
         let num = event.num;
         let kind = self.tx.intern(&pdu.kind)?;
@@ -609,6 +609,7 @@ impl Events<'_, '_> {
             member_counts: event.member.as_ref().map(|m| m.counts),
             aside: event.aside,
             outbound: event.outbound,
+            partial,
         })));
         publication.exec(
             "INSERT INTO events (num, room, kind, state_key, sender, standing, moved, position, room_order, depth,
@@ -714,17 +715,20 @@ fn send_aside(publication: &mut Publication, room: RoomNum, event: EventNum, mem
     );
 }
 
-fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip, outbound: bool) -> Publication {
+pub(super) fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip, outbound: bool) -> Publication {
     let extremities: Vec<u8> = tip.extremities.iter().flat_map(|num| num.0.to_be_bytes()).collect();
     publication.exec(
         "INSERT INTO room_tips (room, extremities, depth, room_order, snapshot, last_position, last_local_position,
              joined, invited, knocked, joined_local, unread, partial_state)
-         VALUES ($1, $2, $3, $4, $5, position($6), position($6), $7, $8, $9, $10, $11, 0)
+         VALUES ($1, $2, $3, $4, $5, position($6), position($6), $7, $8, $9, $10, $11, $13)
          ON CONFLICT (room) DO UPDATE SET extremities = excluded.extremities, depth = excluded.depth,
              room_order = excluded.room_order, snapshot = excluded.snapshot, last_position = excluded.last_position,
              last_local_position =
                  CASE WHEN $12 = 1 THEN excluded.last_local_position ELSE room_tips.last_local_position END, joined = excluded.joined, invited = excluded.invited,
-             knocked = excluded.knocked, joined_local = excluded.joined_local, unread = excluded.unread",
+             knocked = excluded.knocked, joined_local = excluded.joined_local, unread = excluded.unread,
+             partial_state =
+                 CASE WHEN $13 < 0 THEN -1 WHEN room_tips.partial_state < 0 THEN excluded.last_position
+                      ELSE room_tips.partial_state END",
         &[
             room.into(),
             extremities[..].into(),
@@ -738,6 +742,7 @@ fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip, outbound: bo
             tip.joined_local.into(),
             tip.unread.into(),
             outbound.into(),
+            (-i64::from(tip.partial)).into(),
         ],
     );
     publication
@@ -782,7 +787,7 @@ fn change_membership(
     );
 }
 
-fn decide_membership(room: &RoomRecord, decided: &DecidedMember) -> Publication {
+pub(super) fn decide_membership(room: &RoomRecord, decided: &DecidedMember) -> Publication {
     let DecidedMember { event, sender, change } = decided;
     let mut publication = Publication::new(Change::MemberDecided(Arc::new(crate::FeedDecision {
         room: room.num,

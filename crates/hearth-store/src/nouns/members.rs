@@ -49,7 +49,7 @@ impl Membership {
         }
     }
 
-    fn from_int(int: i64) -> Result<Self, StoreError> {
+    pub(super) fn from_int(int: i64) -> Result<Self, StoreError> {
         Ok(match int {
             0 => Self::Leave,
             1 => Self::Invite,
@@ -350,7 +350,10 @@ impl Members<'_, '_> {
     pub fn take_over_servers(&mut self, room: RoomNum, servers: &[(StringNum, i64)]) -> Result<(), StoreError> {
         for (server, joined) in servers {
             self.tx.exec(
-                "INSERT INTO room_servers (room, server, since, joined) VALUES ($1, $2, 0, $3) ON CONFLICT DO NOTHING",
+                "INSERT INTO room_servers (room, server, since, joined)
+                 SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), 0, CAST($3 AS BIGINT)
+                 WHERE NOT EXISTS (SELECT 1 FROM room_servers WHERE room = $1 AND server = $2 AND until IS NULL)
+                 ON CONFLICT (room, server, since) DO UPDATE SET until = NULL, joined = excluded.joined",
                 &[room.into(), (*server).into(), (*joined).into()],
             )?;
         }

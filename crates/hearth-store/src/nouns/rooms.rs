@@ -56,6 +56,8 @@ pub struct Tip {
     pub joined_local: i64,
     /// Running count of the events that the default push rules notify for.
     pub unread: i64,
+    /// A part of the state is not here yet: see [`Partials`](crate::Partials).
+    pub partial: bool,
 }
 
 impl Tip {
@@ -73,6 +75,7 @@ impl Tip {
             knocked: 0,
             joined_local: 0,
             unread: 0,
+            partial: false,
         }
     }
 }
@@ -92,6 +95,10 @@ pub struct RoomHead {
     pub invited: i64,
     /// Running count of the events that the default push rules notify for.
     pub unread: i64,
+    /// A part of the state is not here yet.
+    pub partial: bool,
+    /// When the last part of it came, of a room that we came into without.
+    pub completed: Position,
 }
 
 /// A room in the public directory.
@@ -228,7 +235,7 @@ impl RoomNouns<'_, '_> {
     pub fn tip(&mut self, room: RoomNum) -> Result<Option<Tip>, StoreError> {
         self.tx.one(
             "SELECT extremities, depth, room_order, snapshot, last_position, last_local_position,
-                    joined, invited, knocked, joined_local, unread
+                    joined, invited, knocked, joined_local, unread, partial_state
              FROM room_tips WHERE room = $1",
             &[room.into()],
             |row| {
@@ -246,6 +253,7 @@ impl RoomNouns<'_, '_> {
                     knocked: row.int(8)?,
                     joined_local: row.int(9)?,
                     unread: row.int(10)?,
+                    partial: row.int(11)? < 0,
                 })
             },
         )
@@ -254,7 +262,7 @@ impl RoomNouns<'_, '_> {
     /// The heads of many rooms, in no particular order.
     pub fn heads(&mut self, rooms: &[i64]) -> Result<Vec<RoomHead>, StoreError> {
         self.tx.query(
-            "SELECT room, snapshot, last_position, joined, invited, unread FROM room_tips WHERE room IN ints($1)",
+            "SELECT room, snapshot, last_position, joined, invited, unread, partial_state FROM room_tips WHERE room IN ints($1)",
             &[rooms.into()],
             |row| {
                 let snapshot = row.int(1)?;
@@ -265,6 +273,8 @@ impl RoomNouns<'_, '_> {
                     joined: row.int(3)?,
                     invited: row.int(4)?,
                     unread: row.int(5)?,
+                    partial: row.int(6)? < 0,
+                    completed: Position(row.int(6)?.max(0)),
                 })
             },
         )

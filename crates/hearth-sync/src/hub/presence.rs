@@ -260,7 +260,7 @@ mod tests {
     fn standing(user: i64) -> Standing {
         let stay = |room: i64| {
             let room_id = OwnedRoomId::try_from(format!("!{room}:x")).unwrap();
-            (RoomNum(room), Stay { room_id, badge: None })
+            (RoomNum(room), Stay { room_id, badge: None, partial: false })
         };
         let rooms = vec![stay(1), stay(2 + user / ROOM_OF)];
         Standing { at: Position(0), rooms, ignored: FxHashSet::default() }

@@ -146,7 +146,8 @@ impl Question<'_> {
             let row = history.last()?;
             let room = tx.rooms().by_num(row.room);
             let badge = sources.badges.by_room.remove(&row.room);
-            Some(room.map(|room| (row.room, Stay { room_id: room.room_id.clone(), badge })))
+            let partial = sources.heads.get(&row.room).is_some_and(|head| head.partial);
+            Some(room.map(|room| (row.room, Stay { room_id: room.room_id.clone(), badge, partial })))
         });
         let stays = stays.collect::<Result<_, StoreError>>()?;
         let parts = join.iter().chain(&leave);
@@ -203,8 +204,13 @@ impl Question<'_> {
             return Ok(None);
         }
         let Some(head) = sources.heads.get(&row.room).copied() else { return Ok(None) };
+        // Who wants all members hears of the room when they are known.
+        let eager = !request.filter.lazy_members;
+        if head.partial && eager {
+            return Ok(None);
+        }
         // Who came in (again) since then hears of it anew.
-        let newly = sources.since.is_some_and(|since| row.since > since);
+        let newly = sources.since.is_some_and(|since| row.since > since || eager && head.completed > since);
         let since = sources.since.filter(|_| !newly);
         let anew = since.is_none() || request.full_state;
         let mut timeline = self.timeline(tx, sources, &room, history, since, sources.upto)?;

@@ -66,7 +66,7 @@ impl Window<'_> {
     ) -> Option<bool> {
         let filter = &self.request.filter;
         let room_id = &news.stay.room_id;
-        if !filter.rooms.allows(room_id) {
+        if !filter.rooms.allows(room_id) || news.stay.partial && !filter.lazy_members {
             return Some(false);
         }
         let mut shown: Vec<(Position, &LiveEvent)> = Vec::new();

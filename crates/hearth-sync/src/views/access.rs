@@ -93,7 +93,14 @@ impl Access {
     /// The state at a position, or at the nearest one at which the reader was in the room: first the end of an earlier
     /// stay, else the begin of the first one.
     pub(crate) fn state_at(&self, tx: &mut Tx<'_>, at: Position) -> Result<Option<SnapshotNum>, StoreError> {
-        tx.rooms().snapshot_at(self.room.num, self.clamp(at))
+        let at = self.clamp(at);
+        // Of when a part of the state was not here yet, events know more by now.
+        if tx.rooms().heads(&[self.room.num.0])?.iter().any(|head| head.completed > at)
+            && let Some(row) = tx.events().newest(self.room.num, Position(0), at, 1)?.pop()
+        {
+            return Ok(row.state_after());
+        }
+        tx.rooms().snapshot_at(self.room.num, at)
     }
 
     fn clamp(&self, at: Position) -> Position {

@@ -1,5 +1,7 @@
 //! What clients are told of rooms with several branches: events of another server, made on purpose.
 
+mod partial;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +32,10 @@ fn carol() -> &'static UserId {
 /// On the other server.
 fn bob() -> &'static UserId {
     user_id!("@bob:far.test")
+}
+
+fn here_key() -> SigningKey {
+    SigningKey::from_seed([7; 32], "a").expect("a key")
 }
 
 fn far_key() -> SigningKey {
@@ -66,7 +72,7 @@ impl House {
         let time = WallTime::manual(NOW_MS);
         let config = RoomsConfig {
             server_name: server_name!("here.test").to_owned(),
-            signing_key: SigningKey::from_seed([7; 32], "a").expect("a key"),
+            signing_key: here_key(),
             default_version: RoomVersionId::V10,
         };
         let rooms = Rooms::new(config, store.clone(), time.clone());
@@ -101,7 +107,7 @@ impl House {
         };
         let join = complete(&template.event, &with, rules(&RoomVersionId::V10).expect("known")).expect("a join");
         let far = bob().server_name();
-        house.rooms.welcome(far, &house.room, &join.event_id, &join.json).await.expect("comes in");
+        house.rooms.welcome(far, &house.room, &join.event_id, &join.json, false).await.expect("comes in");
         house
     }
 
@@ -281,7 +287,11 @@ fn refused<'a, T: Send + 'a>() -> Answer<'a, Result<T, Unanswered>> {
 
 impl Neighbours for Far {
     fn keys(&self, wanted: Vec<WantedKey>) -> Answer<'_, Vec<(WantedKey, [u8; 32])>> {
-        Box::pin(async move { wanted.into_iter().map(|wanted| (wanted, far_key().public_key())).collect() })
+        let key = |wanted: &WantedKey| match wanted.server.as_str() {
+            "there.test" => SigningKey::from_seed([5; 32], "a").expect("a key").public_key(),
+            _ => far_key().public_key(),
+        };
+        Box::pin(async move { wanted.into_iter().map(|wanted| (wanted.clone(), key(&wanted))).collect() })
     }
 
     fn missing_events<'a>(

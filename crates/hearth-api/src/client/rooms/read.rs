@@ -75,6 +75,7 @@ async fn whole_state(
     sender: Sender,
     Matrix(request): Matrix<get_state_events::v3::Request>,
 ) -> Result<View, ApiError> {
+    doors.rooms.whole(&request.room_id).await?;
     Ok(View(doors.views.state(reader(&doors, &sender), request.room_id).await?))
 }
 
@@ -100,7 +101,18 @@ async fn state_event(
     QueryOf(query): QueryOf<StateQuery>,
 ) -> Result<View, ApiError> {
     let whole = query.format == StateFormat::Event;
-    Ok(View(doors.views.state_event(reader(&doors, &sender), room_id, kind, state_key, whole).await?))
+    let ask = || {
+        let (room_id, kind, state_key) = (room_id.clone(), kind.clone(), state_key.clone());
+        doors.views.state_event(reader(&doors, &sender), room_id, kind, state_key, whole)
+    };
+    match ask().await {
+        // A member may not be known yet.
+        Err(ViewError::NotFound(_)) if kind == "m.room.member" && doors.rooms.is_partial(&room_id).await? => {
+            doors.rooms.whole(&room_id).await?;
+            Ok(View(ask().await?))
+        }
+        answer => Ok(View(answer?)),
+    }
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}`: the empty state key, with a slash at the end or without.
@@ -193,6 +205,7 @@ async fn members(
         not_membership: request.not_membership.map(membership).transpose()?,
     };
     let at = request.at.filter(|token| !token.is_empty());
+    doors.rooms.whole(&request.room_id).await?;
     Ok(View(doors.views.members(reader(&doors, &sender), request.room_id, at, filter).await?))
 }
 
@@ -209,6 +222,7 @@ async fn joined(
     sender: Sender,
     Matrix(request): Matrix<joined_members::v3::Request>,
 ) -> Result<View, ApiError> {
+    doors.rooms.whole(&request.room_id).await?;
     Ok(View(doors.views.joined_members(reader(&doors, &sender), request.room_id).await?))
 }
 

@@ -88,5 +88,6 @@ async fn room_initial_sync(
     QueryOf(query): QueryOf<InitialSync>,
 ) -> Result<Json, ApiError> {
     let reader = doors.views.reader(sender.user, &sender.user_id, sender.device);
+    doors.rooms.whole(&room_id).await?;
     Ok(Json(doors.syncs.room_initial_sync(reader, room_id, query.limit).await?))
 }

@@ -157,7 +157,7 @@ async fn nothing_but_the_event_asked_for_is_submitted() {
     let (knock, _) = here.rooms.event(&room, id).await.expect("reads").expect("is there");
     let refusal = here.rooms.take_leave(&name(1), &room, id, &knock.json).await;
     assert!(matches!(refusal, Err(RoomError::InvalidParam(_))), "a knock is no leave: {refusal:?}");
-    let refusal = here.rooms.welcome(&name(1), &room, id, &knock.json).await;
+    let refusal = here.rooms.welcome(&name(1), &room, id, &knock.json, false).await;
     assert!(matches!(refusal, Err(RoomError::InvalidParam(_))), "a knock is no join: {refusal:?}");
     here.rooms.take_knock(&name(1), &room, id, &knock.json).await.expect("the same again");
     let refusal = here.rooms.take_knock(&name(0), &room, id, &knock.json).await;

@@ -4,13 +4,15 @@ mod gaps;
 mod invites;
 mod knocks;
 mod outcomes;
+mod partial;
 mod postgres;
 mod sight;
 mod simulation;
 mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hearth_matrix::ruma::{
@@ -55,6 +57,10 @@ pub(super) struct Net {
     pub(super) lies: Mutex<BTreeMap<OwnedServerName, Lies>>,
     /// Questions that were answered.
     asked: AtomicUsize,
+    /// Who is let in is not told of the members at first.
+    pub(super) omit_members: AtomicBool,
+    /// Servers that don't tell states.
+    pub(super) stateless: Mutex<BTreeSet<OwnedServerName>>,
 }
 
 /// Answers of a server that makes them up.
@@ -114,6 +120,10 @@ impl Net {
             });
             created.await.expect("writes");
         }
+        self.start(n, store, seed).await;
+    }
+
+    async fn start(self: &Arc<Self>, n: usize, store: Store, seed: u64) {
         let config = RoomsConfig { server_name: name(n), signing_key: key(n), default_version: RoomVersionId::V12 };
         let time = WallTime::manual(1_000_000);
         let rooms = Rooms::seeded(config, store.clone(), time.clone(), seed.wrapping_mul(31).wrapping_add(n as u64));
@@ -133,6 +143,12 @@ impl Net {
         lock(&self.houses).insert(name(n), house);
         let view = View { net: Arc::downgrade(self), me: name(n) };
         rooms.connect(Arc::new(view)).await.expect("connects");
+    }
+
+    /// The same server after a restart.
+    pub(super) async fn move_in_again(self: &Arc<Self>, n: usize, seed: u64) {
+        let store = self.house(n).store.clone();
+        self.start(n, store, seed).await;
     }
 
     pub(super) fn house(&self, n: usize) -> Arc<House> {
@@ -339,6 +355,14 @@ impl View {
         net.asked.fetch_add(1, Ordering::Relaxed);
         net.by_name(server).ok_or_else(|| Unanswered::Unreachable("no such server".into()))
     }
+
+    fn ask_for_state(&self, server: &ServerName) -> Result<Arc<House>, Unanswered> {
+        let house = self.ask(server)?;
+        match self.net.upgrade().is_some_and(|net| lock(&net.stateless).contains(server)) {
+            true => Err(Unanswered::Unreachable("it takes its time".into())),
+            false => Ok(house),
+        }
+    }
 }
 
 impl View {
@@ -412,7 +436,7 @@ impl Neighbours for View {
         event_id: &'a EventId,
     ) -> Answer<'a, Result<StateIdsAt, Unanswered>> {
         Box::pin(async move {
-            let house = self.ask(server)?;
+            let house = self.ask_for_state(server)?;
             if let Some(lie) = self.lie(server, |lies| lies.state_ids.get(event_id).cloned()) {
                 return Ok(lie);
             }
@@ -429,7 +453,7 @@ impl Neighbours for View {
         event_id: &'a EventId,
     ) -> Answer<'a, Result<StateAt, Unanswered>> {
         Box::pin(async move {
-            let house = self.ask(server)?;
+            let house = self.ask_for_state(server)?;
             let before = house.rooms.state_before(room_id, event_id).await.map_err(refused)?;
             Ok(StateAt { state: jsons(&before.state), auth_chain: jsons(&before.auth_chain) })
         })
@@ -487,13 +511,17 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<JoinAnswer, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
-            let welcomed = house.rooms.welcome(&self.me, room_id, event_id, &event).await.map_err(refused)?;
+            let omit = self.net.upgrade().is_some_and(|net| net.omit_members.load(Relaxed));
+            let servers = house.rooms.servers(room_id, 100).await.map_err(refused)?;
+            let welcomed = house.rooms.welcome(&self.me, room_id, event_id, &event, omit).await.map_err(refused)?;
             // Who lets somebody in tells the others.
             lock(&house.outbox).push(welcomed.event.clone());
             Ok(JoinAnswer {
                 event: Some(welcomed.event.json.to_string()),
                 state: jsons(&welcomed.before.state),
                 auth_chain: jsons(&welcomed.before.auth_chain),
+                members_omitted: omit,
+                servers,
             })
         })
     }

@@ -217,3 +217,94 @@ async fn a_long_page_of_history_is_fetched_whole() {
     let expected: Vec<String> = (0..250).rev().map(|n| format!("message {n}")).collect();
     assert_eq!(bodies.collect::<Vec<_>>(), expected);
 }
+
+// endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/joined_members
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/members
+#[tokio::test]
+async fn a_room_that_came_without_its_members_gets_them_over_a_restart() {
+    on_each_backend_together(3, async |mut federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[2].user("carol").await;
+        let room = create_room(&alice, json!({ "preset": "public_chat", "name": "Shared" })).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        until("alice sees bob", async || membership(&alice, &room, &bob.user_id).await == "join").await;
+        must_join_via(&carol, &room, &federation.name(0)).await;
+        // Whether the members were told by now or not: nobody tells them from here on.
+        federation.links[0].cut();
+        federation.links[1].cut();
+        let said = send(&carol, &room, "at once").await;
+        federation.restart(2).await;
+        let (carol, missing) = (federation.servers[2].login(&carol).await, "@nobody:elsewhere.test");
+        assert!(event(&carol, &room, &said).await.is_some());
+        federation.links[0].heal();
+        federation.links[1].heal();
+        // Servers that did not answer are left alone for a while.
+        federation.time.advance(3_600_000);
+        until("the room is there", async || sync(&carol, None).await["rooms"]["join"][&room].is_object()).await;
+        let (_, members) = carol.get(&room_path(&room, "joined_members")).await;
+        assert_eq!(members["joined"].as_object().unwrap().len(), 3, "{members}");
+        let (_, members) = carol.get(&room_path(&room, "members")).await;
+        assert_eq!(members["chunk"].as_array().unwrap().len(), 3, "{members}");
+        let path = room_path(&room, &format!("state/m.room.member/{}", encoded(missing)));
+        assert_eq!(carol.get(&path).await.0, 404);
+        arrives(&alice, &room, &said).await;
+        arrives(&bob, &room, &said).await;
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
+#[tokio::test]
+async fn who_asks_for_it_is_told_of_a_room_without_its_members() {
+    let federation = Federation::start(2).await;
+    let (alice, ada) = (federation.servers[0].user("alice").await, federation.servers[0].user("ada").await);
+    let named = create_room(&alice, json!({ "preset": "public_chat", "name": "Shared" })).await;
+    let nameless = public_room(&alice).await;
+    for (room, is_named) in [(&named, true), (&nameless, false)] {
+        assert_eq!(ada.post(&room_path(room, "join"), &json!({})).await.0, 200);
+        for omit in [false, true] {
+            let bob = federation.servers[1].user(&format!("bob-{is_named}-{omit}")).await;
+            let (event_id, join) = joining(&federation, 1, 0, room, &bob.user_id).await;
+            let path = format!(
+                "/_matrix/federation/v2/send_join/{}/{}?omit_members={omit}",
+                encoded(room),
+                encoded(&event_id)
+            );
+            let (status, answer) = ask(&federation, 1, 0, "PUT", &path, Some(join)).await;
+            assert_eq!((status, &answer["members_omitted"]), (200, &json!(omit)), "{answer}");
+            assert!(answer["servers_in_room"].as_array().unwrap().contains(&json!(federation.name(0))), "{answer}");
+            let list = |field: &str| answer[field].as_array().expect("a list").clone();
+            let (state, chain) = (list("state"), list("auth_chain"));
+            let is_member = |event: &&Value| event["type"] == "m.room.member";
+            let members = state.iter().filter(is_member).count();
+            // A room without a name is called by some of them.
+            assert_eq!(members > 0, !omit || !is_named, "{answer}");
+            assert!(state.iter().any(|event| event["type"] == "m.room.create"), "{answer}");
+            if omit {
+                assert!(!chain.iter().any(|event| state.contains(event)), "{answer}");
+                let creator = |event: &Value| event["state_key"] == alice.user_id.as_str();
+                assert!(chain.iter().chain(&state).any(creator), "what allows the state comes along: {answer}");
+            }
+        }
+    }
+}
+
+/// A join of a user of one server as another drafts it, completed and signed: its id and itself.
+async fn joining(federation: &Federation, from: usize, to: usize, room: &str, user: &str) -> (String, Value) {
+    let path = format!("{MAKE_JOIN}/{}/{}?ver=12", encoded(room), encoded(user));
+    let (status, made) = ask(federation, from, to, "GET", &path, None).await;
+    assert_eq!(status, 200, "{made}");
+    let server = &federation.servers[from];
+    let key = std::fs::read_to_string(server.settings().data_dir.join("signing.key")).expect("the key");
+    let with = hearth_matrix::Completion {
+        content: &Default::default(),
+        origin_server_ts: federation.time.now_ms(),
+        server_name: &server.settings().server_name,
+        key: &hearth_matrix::SigningKey::from_file_format(&key).expect("a key"),
+        opaque: "",
+    };
+    let rules = hearth_matrix::rules(&hearth_matrix::ruma::RoomVersionId::V12).expect("known");
+    let join = hearth_matrix::complete(&made["event"].to_string(), &with, rules).expect("a join");
+    (join.event_id.to_string(), serde_json::from_str(&join.json).expect("JSON"))
+}
