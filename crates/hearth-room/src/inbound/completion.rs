@@ -155,12 +155,13 @@ impl Rooms {
             let (server, all) = (&servers[at % servers.len()], at < servers.len());
             // The semaphore is never closed.
             let _permit = self.inner.inbound.asking.acquire().await;
-            let gathering = Gathering { rooms: self, neighbours, room: &room, server };
+            let gathering = Gathering::new(self, neighbours, &room, server);
             match gathering.states_behind(&edges, all).await {
                 Ok((behind, told)) => return self.complete_with(&room, behind, told).await,
                 Err(GatherError::Store(error)) => return Err(error.into()),
                 Err(GatherError::Room(error)) => refusal = error,
                 Err(GatherError::Unanswered(error)) => refusal = RoomError::by(server, error),
+                Err(error @ GatherError::TooMuch) => refusal = RoomError::BadEvent(error.to_string()),
             }
             tracing::debug!(%room_id, %server, error = %refusal, "a server did not tell the state of a room");
         }

@@ -11,7 +11,8 @@ use hearth_store::{Noun, RoomRecord, StagedNum, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::task::JoinSet;
 
-use super::sorting::{By, sorted};
+use super::budget::Budget;
+use super::sorting::{By, reached, sorted};
 use super::worker::TOGETHER;
 use super::{Arrival, MissingEvents, Neighbours, Told, Unanswered, Verdict, signatures};
 use crate::append::Appender;
@@ -29,10 +30,12 @@ const BESIDE: usize = 16;
 const STATES: usize = 3;
 /// States asked for that stand in for the events missing before one.
 const STATES_AFTER: usize = 20;
-/// Servers that are asked for the place of an event.
+/// Servers that are asked for the place of an event, or for all that allows it.
 const SEEKERS: u32 = 3;
-/// Events of a state or an auth chain.
+/// Events of a state, or of all that allows it.
 const MOST: usize = 200_000;
+/// Events of all that allows one event.
+const CHAIN: usize = 20_000;
 /// Outliers written in one commit.
 const OUTLIERS: usize = 100;
 
@@ -65,6 +68,7 @@ pub(super) struct Gathering<'a> {
     pub(super) neighbours: &'a Arc<dyn Neighbours>,
     pub(super) room: &'a Arc<RoomRecord>,
     pub(super) server: &'a ServerName,
+    budget: Budget,
 }
 
 impl Arrival {
@@ -103,7 +107,7 @@ impl Rooms {
                 return all_open();
             }
         };
-        let gathering = Gathering { rooms: self, neighbours, room: &room, server: &server };
+        let gathering = Gathering::new(self, neighbours, &room, &server);
         let mut judged = Judged::default();
         if let Err(error) = gathering.run(events, tries, &mut judged).await {
             tracing::debug!(room = %room.room_id, %server, %error, "events that are missing could not be fetched");
@@ -146,16 +150,27 @@ pub(super) enum GatherError {
     Room(#[from] RoomError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("more was to be asked for, or was answered, than is good")]
+    TooMuch,
 }
 
-impl Gathering<'_> {
+impl<'a> Gathering<'a> {
+    pub(super) fn new(
+        rooms: &'a Rooms,
+        neighbours: &'a Arc<dyn Neighbours>,
+        room: &'a Arc<RoomRecord>,
+        server: &'a ServerName,
+    ) -> Self {
+        Self { rooms, neighbours, room, server, budget: Budget::default() }
+    }
+
     async fn run(&self, events: Vec<Lacking>, tries: u32, judged: &mut Judged) -> Result<(), GatherError> {
         let mut lacking: Vec<Lacking> = events;
         // What was fetched stays here until it is judged.
         let mut fetched: FxHashSet<OwnedEventId> = FxHashSet::default();
         for _ in 0..ROUNDS {
             self.seek(&mut lacking, tries).await?;
-            self.fetch_auth(&mut lacking).await?;
+            self.fetch_auth(&mut lacking, tries).await?;
             let added = self.fetch_missing(&mut lacking, &mut fetched).await?;
             lacking = self.judge(lacking, judged).await?;
             if lacking.is_empty() {
@@ -170,7 +185,7 @@ impl Gathering<'_> {
         for _ in 0..STATES {
             self.fetch_states(&mut lacking).await?;
             lacking = self.judge(lacking, judged).await?;
-            self.fetch_auth(&mut lacking).await?;
+            self.fetch_auth(&mut lacking, tries).await?;
         }
         self.judge(lacking, judged).await?;
         Ok(())
@@ -262,19 +277,37 @@ impl Gathering<'_> {
 
     /// Events that read well, are of this room, and are signed.
     pub(super) async fn checked(&self, events: Vec<String>) -> Result<Vec<Arc<Pdu>>, GatherError> {
-        let rules = self.room.rules;
-        let pdus: Vec<Arc<Pdu>> = events
-            .iter()
-            .filter_map(|json| Pdu::from_remote(json, rules).ok())
-            .filter(|pdu| pdu.room_id == self.room.room_id)
-            .map(Arc::new)
-            .collect();
-        let outcomes = signatures::check(&**self.neighbours, &pdus, rules).await;
-        Ok(pdus.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(pdu, _)| pdu).collect())
+        let pdus = self.readable(&events)?;
+        Ok(self.signed(pdus).await)
+    }
+
+    /// Events that read well and are of this room.
+    fn readable(&self, events: &[String]) -> Result<Vec<Arc<Pdu>>, GatherError> {
+        self.budget.events(events.len())?;
+        let read = events.iter().filter_map(|json| Pdu::from_remote(json, self.room.rules).ok());
+        Ok(read.filter(|pdu| pdu.room_id == self.room.room_id).map(Arc::new).collect())
+    }
+
+    /// Those of these events whose signatures are good.
+    async fn signed(&self, pdus: Vec<Arc<Pdu>>) -> Vec<Arc<Pdu>> {
+        let outcomes = signatures::check(&**self.neighbours, &pdus, self.room.rules).await;
+        pdus.into_iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(pdu, _)| pdu).collect()
+    }
+
+    /// Of events that were sent along, those that are named, or allow such, and are not here.
+    async fn wanted(
+        &self,
+        events: &[String],
+        named: impl IntoIterator<Item = OwnedEventId>,
+    ) -> Result<Vec<Arc<Pdu>>, GatherError> {
+        let mut pdus = reached(self.readable(events)?, named);
+        let unknown = self.unknown(pdus.iter().map(|pdu| pdu.event_id.clone()).collect()).await?;
+        pdus.retain(|pdu| unknown.binary_search(&pdu.event_id).is_ok());
+        Ok(self.signed(pdus).await)
     }
 
     /// Fetches the auth events that are missing, with all that allows them.
-    async fn fetch_auth(&self, lacking: &mut [Lacking]) -> Result<(), GatherError> {
+    async fn fetch_auth(&self, lacking: &mut [Lacking], tries: u32) -> Result<(), GatherError> {
         let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
         for event in lacking.iter_mut() {
             let missing: Vec<OwnedEventId> =
@@ -284,15 +317,18 @@ impl Gathering<'_> {
             }
             let chain = self.neighbours.event_auth(self.server, &self.room.room_id, &event.arrival.pdu.event_id).await;
             let chain = match chain {
-                Ok(chain) => self.checked(chain.into_iter().take(MOST).collect()).await?,
-                Err(Unanswered::Refused(_)) => Vec::new(),
+                Ok(chain) if chain.len() <= CHAIN => self.wanted(&chain, missing.iter().cloned()).await?,
+                Ok(_) | Err(Unanswered::Refused(_)) => Vec::new(),
                 Err(error) => return Err(error.into()),
             };
             let found: FxHashSet<&OwnedEventId> = chain.iter().map(|pdu| &pdu.event_id).collect();
-            let rest: Vec<OwnedEventId> = missing.into_iter().filter(|id| !found.contains(id)).take(SINGLE).collect();
+            let rest: Vec<OwnedEventId> =
+                missing.iter().filter(|id| !found.contains(id)).take(SINGLE).cloned().collect();
             let singles = self.fetch_single(&rest).await?;
-            event.arrival.hopeless = singles.len() < rest.len();
+            let is_short = singles.len() < rest.len();
             self.keep_outliers(chain.into_iter().chain(singles).collect()).await?;
+            // What was sent may itself lack what allows it: others may have that, but not for ever.
+            event.arrival.hopeless = is_short || tries >= SEEKERS && !self.unknown(missing).await?.is_empty();
         }
         Ok(())
     }
@@ -367,20 +403,25 @@ impl Gathering<'_> {
         &self,
         event_id: &OwnedEventId,
     ) -> Result<Option<Arc<[OwnedEventId]>>, GatherError> {
+        self.budget.state()?;
         let told = match self.neighbours.state_ids(self.server, &self.room.room_id, event_id).await {
             Ok(told) => told,
             Err(Unanswered::Refused(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let wanted: Vec<OwnedEventId> = told.state.iter().chain(&told.auth_chain).take(MOST).cloned().collect();
-        let missing = self.unknown(wanted).await?;
+        // A state that is cut off is no state.
+        if told.state.len() > MOST || told.auth_chain.len() > MOST {
+            return Ok(None);
+        }
+        self.budget.events(told.state.len() + told.auth_chain.len())?;
+        let missing = self.unknown(told.state.iter().chain(&told.auth_chain).cloned().collect()).await?;
         let events = if missing.len() > SINGLE {
             match self.neighbours.state(self.server, &self.room.room_id, event_id).await {
-                Ok(state) => {
-                    let all = state.state.into_iter().chain(state.auth_chain).take(MOST).collect();
-                    self.checked(all).await?
+                Ok(state) if state.state.len() <= MOST && state.auth_chain.len() <= MOST => {
+                    let all: Vec<String> = state.state.into_iter().chain(state.auth_chain).collect();
+                    self.wanted(&all, told.state.iter().cloned()).await?
                 }
-                Err(Unanswered::Refused(_)) => return Ok(None),
+                Ok(_) | Err(Unanswered::Refused(_)) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         } else {

@@ -51,7 +51,7 @@ impl Rooms {
             if server == self.inner.config.server_name {
                 continue;
             }
-            let gathering = Gathering { rooms: self, neighbours, room: &room, server: &server };
+            let gathering = Gathering::new(self, neighbours, &room, &server);
             match gathering.history(&edges, limit.min(LIMIT)).await {
                 Ok(0) => {}
                 Ok(came) => return Ok(came),
@@ -104,7 +104,11 @@ impl Gathering<'_> {
             // Behind the edge of what was sent, the state is what the other server says.
             let behind = pdu.prev_events.iter().filter(|id| !here.contains(*id)).cloned().collect();
             if !self.without_state(behind).await?.is_empty() {
-                arrival.told_state = self.fetch_state(&pdu.event_id).await?.map(Told::Before);
+                arrival.told_state = match self.fetch_state(&pdu.event_id).await {
+                    // The others are good without it.
+                    Err(GatherError::TooMuch) => None,
+                    told => told?.map(Told::Before),
+                };
             }
             arrivals.push(arrival);
         }

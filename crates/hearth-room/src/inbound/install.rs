@@ -12,7 +12,7 @@ use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, RoomVersionId, ServerNa
 use hearth_store::{Membership, Noun, RoomRecord, Standing, StoreError, StringNum, TakenMember};
 use rustc_hash::FxHashSet;
 
-use super::sorting::{By, sorted};
+use super::sorting::{By, reached, sorted};
 use super::{JoinAnswer, signatures};
 use crate::append::Appender;
 use crate::{RoomError, Rooms};
@@ -49,10 +49,14 @@ impl Rooms {
         let Some(neighbours) = self.inner.inbound.neighbours.get() else {
             return Err(RoomError::Remote(join.room_id.to_string()));
         };
+        if state.len() > MOST || auth_chain.len() > MOST {
+            return Err(RoomError::BadEvent("the room that the other server sent is too large".into()));
+        }
         let read = |json: &String| Pdu::from_remote(json, rules).ok().filter(|pdu| pdu.room_id == join.room_id);
-        let state: Vec<Arc<Pdu>> = state.iter().take(MOST).filter_map(read).map(Arc::new).collect();
-        let chain = auth_chain.iter().take(MOST).filter_map(read).map(Arc::new);
-        let all = sorted(state.iter().cloned().chain(chain).collect(), By::Auth);
+        let state: Vec<Arc<Pdu>> = state.iter().filter_map(read).map(Arc::new).collect();
+        let chain = auth_chain.iter().filter_map(read).map(Arc::new);
+        let named = state.iter().map(|pdu| pdu.event_id.clone()).chain(join.auth_events.iter().cloned());
+        let all = sorted(reached(state.iter().cloned().chain(chain).collect(), named), By::Auth);
         let outcomes = signatures::check(&**neighbours, &all, rules).await;
         let (mut good, mut refused) = (Vec::with_capacity(all.len()), 0_usize);
         for (pdu, outcome) in all.into_iter().zip(outcomes) {

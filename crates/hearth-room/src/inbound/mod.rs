@@ -5,6 +5,7 @@
 //! Spec: server-server API, "PDUs", "Retrieving events".
 
 mod acl;
+mod budget;
 mod completion;
 mod elsewhere;
 mod gather;

@@ -61,3 +61,17 @@ pub(super) fn sorted(pdus: Vec<Arc<Pdu>>, by: By) -> Vec<Arc<Pdu>> {
     }
     sorted
 }
+
+/// Those of these events that are named, or that allow such: what else was sent along is nobody's business.
+pub(super) fn reached(pdus: Vec<Arc<Pdu>>, named: impl IntoIterator<Item = OwnedEventId>) -> Vec<Arc<Pdu>> {
+    let mut rest: FxHashMap<OwnedEventId, Arc<Pdu>> = pdus.into_iter().map(|pdu| (pdu.event_id.clone(), pdu)).collect();
+    let mut todo: Vec<OwnedEventId> = named.into_iter().collect();
+    let mut reached = Vec::new();
+    while let Some(id) = todo.pop() {
+        if let Some(pdu) = rest.remove(&id) {
+            todo.extend(pdu.auth_events.iter().cloned());
+            reached.push(pdu);
+        }
+    }
+    reached
+}

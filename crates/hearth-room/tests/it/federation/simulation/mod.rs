@@ -1,7 +1,7 @@
 //! Random traffic between servers whose links break, lose, repeat and reorder, and some of which lie: in the end all agree.
 //!
 //! `HEARTH_SIMULATIONS` says how many seeds are tried, `HEARTH_SIMULATION_SEED` names the first, or a single one. What fails is shrunk: steps
-//! are left out as long as it still fails, and those that are needed are told.
+//! are left out as long as it still fails, and those that are needed are told; `HEARTH_SIMULATION_SHRINKING` bounds the tries.
 
 mod agreement;
 mod deeds;
@@ -21,11 +21,14 @@ use super::{House, Net, Packet, object, public_room, user};
 use plan::{Plan, Step};
 
 /// Runs to make a failure small.
-const SHRINKING: usize = 400;
+const SHRINKING: u64 = 400;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
 
 #[test]
 fn servers_agree_after_any_partition() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (first, count) = match (number("HEARTH_SIMULATION_SEED"), number("HEARTH_SIMULATIONS")) {
         (Some(first), count) => (first, count.unwrap_or(1)),
         (None, count) => (0, count.unwrap_or(12)),
@@ -59,10 +62,11 @@ fn run(plan: &Plan) -> Result<(), String> {
 fn shrunk(mut plan: Plan) -> Plan {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
+    let limit = number("HEARTH_SIMULATION_SHRINKING").unwrap_or(SHRINKING);
     let (mut size, mut runs) = (plan.steps.len().div_ceil(2), 0);
-    while size > 0 && runs < SHRINKING {
+    while size > 0 && runs < limit {
         let (mut at, mut is_smaller) = (0, false);
-        while at < plan.steps.len() && runs < SHRINKING {
+        while at < plan.steps.len() && runs < limit {
             let mut smaller = plan.clone();
             smaller.steps.drain(at..(at + size).min(plan.steps.len()));
             runs += 1;
