@@ -23,8 +23,6 @@ use crate::{RoomError, resolution, stripped};
 
 /// How far room order may run ahead of the newest event: the stated depth is a stranger's word.
 const AHEAD: i64 = 10_000;
-/// How far room order goes ahead where a room is taken up again.
-const APART: i64 = 1_000;
 /// Failed events walked through to find what an event takes the place of.
 pub(super) const FAILED: usize = 100;
 
@@ -293,13 +291,7 @@ impl Appender<'_, '_> {
         let (pdu, history, gap, outbound, partial) = (pdu.clone(), None, true, false, servers.is_some());
         let judged =
             Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound, partial };
-        // What comes between, whatever depth it states, must fit in between.
-        let (reached, was_known) = (self.tip.room_order, self.tip.last_position.0 > 0);
         self.stand_remote(judged)?;
-        if let Some(pending) = self.pending.last_mut().filter(|_| was_known) {
-            pending.room_order = pending.room_order.max(reached.saturating_add(APART));
-            self.tip.room_order = pending.room_order;
-        }
         // Also where the state is as it was, the room begins anew here.
         if let Some(snapshots) = self.pending.last_mut().and_then(|pending| pending.snapshots.as_mut()) {
             snapshots.current = self.tip.snapshot;

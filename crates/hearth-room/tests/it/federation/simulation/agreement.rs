@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hearth_matrix::Pdu;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId};
 use hearth_store::{Membership, Standing};
 
@@ -199,12 +200,15 @@ impl House {
             Ok(places)
         });
         let places = read.await.expect("reads");
+        let before =
+            |pdu: &Pdu| -> Vec<&(i64, _)> { pdu.prev_events.iter().filter_map(|prev| places.get(prev)).collect() };
+        if places.values().any(|(_, pdu)| before(pdu).iter().any(|(_, prev)| prev.depth >= pdu.depth)) {
+            // Where stated depths are lies there may be no place left in between.
+            return;
+        }
         for (order, pdu) in places.values() {
-            for prev in &pdu.prev_events {
-                // Where the stated depth is a lie there may be no place left.
-                if let Some((before, _)) = places.get(prev).filter(|(_, prev)| prev.depth < pdu.depth) {
-                    assert!(before < order, "{at}: {} at {order} follows {prev} at {before}", pdu.event_id);
-                }
+            for (before, prev) in before(pdu) {
+                assert!(before < order, "{at}: {} at {order} follows {} at {before}", pdu.event_id, prev.event_id);
             }
         }
     }
