@@ -40,7 +40,7 @@ impl Pdu {
             canonical = event.to_canonical();
         }
 
-        let kind = text(&event, "type")?.ok_or(PduError::Field("type"))?;
+        let kind = name(&event, "type", rules)?.ok_or(PduError::Field("type"))?;
         let event_id = event_id(&event, rules)?;
         let depth = number(&event, "depth", rules)?;
         if depth < 0 && rules.authorization.strict_canonical_json {
@@ -51,7 +51,7 @@ impl Pdu {
             room_id: room_id(&event, &event_id, kind, rules)?,
             sender: user_id(text(&event, "sender")?)?,
             kind: kind.into(),
-            state_key: text(&event, "state_key")?.map(Into::into),
+            state_key: name(&event, "state_key", rules)?.map(Into::into),
             content: RawValue::from_string(content.to_canonical()).map_err(|_| PduError::Field("content"))?,
             prev_events: references(&event, "prev_events", MAX_PREV_EVENTS, rules)?,
             auth_events: references(&event, "auth_events", MAX_AUTH_EVENTS, rules)?,
@@ -62,6 +62,18 @@ impl Pdu {
             facts: OnceLock::new(),
             event_id,
         })
+    }
+
+    /// Whether the type and the state key have at most 255 bytes, as the specification asks. What has more can be read in old
+    /// room versions, and counts as rejected.
+    pub fn check_lengths(&self) -> Result<(), PduError> {
+        if self.kind.len() > MAX_ID_BYTES {
+            return Err(PduError::Field("type"));
+        }
+        match &self.state_key {
+            Some(key) if key.len() > MAX_ID_BYTES => Err(PduError::Field("state_key")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -80,6 +92,18 @@ fn text<'e>(event: &'e Object<'_>, field: &'static str) -> Result<Option<&'e str
         None => Ok(None),
         Some(Json::Str(string)) if string.len() <= MAX_ID_BYTES => Ok(Some(string)),
         Some(_) => Err(PduError::Field(field)),
+    }
+}
+
+/// The same for a name that is no identifier. Before room version 11, servers counted characters: such events are in rooms, and
+/// others follow them. They are refused when they are judged ([`Pdu::check_lengths`]), not before.
+fn name<'e>(event: &'e Object<'_>, field: &'static str, rules: &RoomVersionRules) -> Result<Option<&'e str>, PduError> {
+    match event.get(field) {
+        Some(Json::Str(string)) if !rules.authorization.use_room_create_sender => Some(&**string)
+            .filter(|string| string.chars().count() <= MAX_ID_BYTES)
+            .map(Some)
+            .ok_or(PduError::Field(field)),
+        _ => text(event, field),
     }
 }
 

@@ -105,6 +105,23 @@ fn bad_fields_are_refused() {
 }
 
 #[test]
+fn names_may_have_255_characters_until_version_10_but_do_not_stand() {
+    let wide = "\u{1f4a5}".repeat(70);
+    for key in ["type", "state_key"] {
+        for (version, is_read) in [(RoomVersionId::V6, true), (RoomVersionId::V10, true), (RoomVersionId::V11, false)] {
+            let read = Pdu::from_remote(&with(key, json!(wide)), rules(&version).unwrap());
+            match (is_read, read) {
+                (true, read) => assert_eq!(read.unwrap().check_lengths(), Err(PduError::Field(key)), "{version}"),
+                (false, read) => assert_eq!(read.unwrap_err(), PduError::Field(key), "{version}"),
+            }
+            let wider = with(key, json!("\u{1f4a5}".repeat(256)));
+            assert_eq!(Pdu::from_remote(&wider, rules(&version).unwrap()).unwrap_err(), PduError::Field(key));
+        }
+    }
+    assert_eq!(Pdu::from_remote(&with("state_key", json!("k".repeat(255))), v11()).unwrap().check_lengths(), Ok(()));
+}
+
+#[test]
 fn strict_numbers_from_version_6_on() {
     for content in [json!({"n": 1.5}), json!({"n": 9_007_199_254_740_992_i64}), json!({"n": [-0.0]})] {
         for (version, strict) in [(RoomVersionId::V5, false), (RoomVersionId::V6, true)] {

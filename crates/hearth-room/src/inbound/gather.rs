@@ -30,7 +30,7 @@ const BESIDE: usize = 16;
 const STATES: usize = 3;
 /// States asked for that stand in for the events missing before one.
 const STATES_AFTER: usize = 20;
-/// Servers that are asked for the place of an event, or for all that allows it.
+/// Servers that are asked for the place of an event, for all that allows it, and for what it follows.
 const SEEKERS: u32 = 3;
 /// Events of a state, or of all that allows it.
 const MOST: usize = 200_000;
@@ -183,7 +183,7 @@ impl<'a> Gathering<'a> {
         }
         // The gap stays: the state at its near edge is what the other server says it is.
         for _ in 0..STATES {
-            self.fetch_states(&mut lacking).await?;
+            self.fetch_states(&mut lacking, tries).await?;
             lacking = self.judge(lacking, judged).await?;
             self.fetch_auth(&mut lacking, tries).await?;
         }
@@ -353,24 +353,22 @@ impl<'a> Gathering<'a> {
         self.checked(events).await
     }
 
-    /// Asks for the state before those events whose past nobody tells.
-    async fn fetch_states(&self, lacking: &mut [Lacking]) -> Result<(), GatherError> {
+    /// Asks for the states after events that nobody tells. Who sends an event must tell what it follows: only what was fetched
+    /// may follow a gap, unless others were asked, too.
+    async fn fetch_states(&self, lacking: &mut [Lacking], tries: u32) -> Result<(), GatherError> {
         let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
         for event in lacking.iter_mut() {
-            if event.prev_events.is_empty() || event.prev_events.iter().any(|id| at_hand.contains(id)) {
+            let is_sent = event.arrival.staged.is_some() && tries < SEEKERS;
+            if is_sent || event.prev_events.is_empty() || event.prev_events.iter().any(|id| at_hand.contains(id)) {
                 continue;
             }
-            event.arrival.told_state = self.told_of(&event.arrival.pdu, &event.prev_events).await?;
+            event.arrival.told_state = self.told_after(&event.prev_events).await?;
         }
         Ok(())
     }
 
-    /// The state that stands in for missing events. Where others right before the event are known, theirs counts as much: then
-    /// the states after the missing ones are asked for, one by one.
-    async fn told_of(&self, pdu: &Pdu, missing: &[OwnedEventId]) -> Result<Option<Told>, GatherError> {
-        if pdu.prev_events.iter().all(|id| missing.contains(id)) {
-            return Ok(self.fetch_state(&pdu.event_id).await?.map(Told::Before));
-        }
+    /// The states after missing events, one by one: what is known of others right before the same event counts beside them.
+    async fn told_after(&self, missing: &[OwnedEventId]) -> Result<Option<Told>, GatherError> {
         let mut told = Vec::with_capacity(missing.len());
         for id in missing.iter().take(STATES_AFTER) {
             let Some(before) = self.fetch_state(id).await? else { return Ok(None) };

@@ -141,7 +141,7 @@ impl Appender<'_, '_> {
         }
         let (prev_events, missing_prev) = self.prev_events(pdu)?;
         let own = self.own_auth(pdu)?;
-        let lacks_prev = !missing_prev.is_empty() && !arrival.is_told(&missing_prev, prev_events.is_empty());
+        let lacks_prev = !missing_prev.is_empty() && !arrival.is_told(&missing_prev);
         if lacks_prev || !own.missing.is_empty() && !arrival.hopeless {
             let prev_events = if lacks_prev { missing_prev } else { Vec::new() };
             return Ok(Verdict::Missing { prev_events, auth_events: own.missing });
@@ -438,6 +438,9 @@ impl Appender<'_, '_> {
 
     pub(super) fn check_own(&self, pdu: &Pdu, own: &OwnAuth) -> Option<String> {
         let rules = self.room.rules;
+        if let Err(refusal) = pdu.check_lengths() {
+            return Some(refusal.to_string());
+        }
         let fetch = |id: &EventId| {
             own.events.iter().find(|(_, event)| event.pdu.event_id == id).map(|(_, event)| event.clone())
         };

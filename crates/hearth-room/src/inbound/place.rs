@@ -45,12 +45,11 @@ impl Whereabouts {
 }
 
 impl Arrival {
-    /// Whether the state is told that takes the place of missing events: after each of them or, if no event right before
-    /// this one is known, before itself. Where others are known, a state before it would decide over theirs.
-    pub(super) fn is_told(&self, missing: &[OwnedEventId], none_is_known: bool) -> bool {
+    /// Whether the state is told that takes the place of missing events: after each of them or, of history, before itself.
+    pub(super) fn is_told(&self, missing: &[OwnedEventId]) -> bool {
         match &self.told_state {
             None => false,
-            Some(Told::Before(_)) => none_is_known || self.history.is_some(),
+            Some(Told::Before(_)) => self.history.is_some(),
             Some(Told::After(told)) => missing.iter().all(|id| told.iter().any(|(told, _)| told == id)),
         }
     }

@@ -1,6 +1,7 @@
 //! Several servers in one process, with links between them that can be cut.
 
 mod gaps;
+mod handovers;
 mod invites;
 mod knocks;
 mod outcomes;
@@ -57,6 +58,8 @@ pub(super) struct Net {
     pub(super) lies: Mutex<BTreeMap<OwnedServerName, Lies>>,
     /// Questions that were answered.
     asked: AtomicUsize,
+    /// Joins wait here until they may pass.
+    pub(super) gate: Mutex<Option<Arc<tokio::sync::Semaphore>>>,
     /// Who is let in is not told of the members at first.
     pub(super) omit_members: AtomicBool,
     /// Servers that don't tell states.
@@ -511,6 +514,10 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<JoinAnswer, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            let gate = self.net.upgrade().and_then(|net| lock(&net.gate).clone());
+            if let Some(gate) = gate {
+                drop(gate.acquire().await);
+            }
             let omit = self.net.upgrade().is_some_and(|net| net.omit_members.load(Relaxed));
             let servers = house.rooms.servers(room_id, 100).await.map_err(refused)?;
             let welcomed = house.rooms.welcome(&self.me, room_id, event_id, &event, omit).await.map_err(refused)?;

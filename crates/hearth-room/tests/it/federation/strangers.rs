@@ -91,7 +91,7 @@ async fn a_state_that_is_told_does_not_decide_over_what_we_know() {
     prev.push(made_up(1));
     let event = forged(&room, &user(0, 1), text("a lie"), &prev, &auth, 20);
     let told = StateIdsAt { state: told, auth_chain: Vec::new() };
-    let state_ids = [(event.event_id.clone(), told.clone()), (made_up(1), told)].into();
+    let state_ids = [(made_up(1), told)].into();
     lie(&net, Lies { state_ids, ..Lies::default() });
     receive(&net, &event).await;
     assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Live));
@@ -200,7 +200,7 @@ async fn a_state_that_is_larger_than_any_is_not_taken() {
     let event = forged(&room, &user(0, 1), text("hello"), &[made_up(1)], &auth, 20);
     let state = here.state(&room).await.into_values().chain((2..200_010).map(made_up)).collect();
     let told = StateIdsAt { state, auth_chain: Vec::new() };
-    lie(&net, Lies { state_ids: [(event.event_id.clone(), told)].into(), ..Lies::default() });
+    lie(&net, Lies { state_ids: [(made_up(1), told)].into(), ..Lies::default() });
     receive(&net, &event).await;
     assert_eq!(here.standing(&room, &event.event_id).await, None);
 }
@@ -216,4 +216,100 @@ async fn many_gaps_at_once_cost_no_more_than_some() {
     here.rooms.receive(&name(1), &pdus).await.expect("the store works");
     here.let_work().await;
     assert!(net.asked() - asked < 100, "{} questions", net.asked() - asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_event_holds_nobody_up_that_does_not_follow_it() {
+    let (net, room) = two().await;
+    let here = net.house(0);
+    let auth = here.places(&room, &TALKS).await;
+    let tips = here.tips(&room).await;
+    let said = |body: &str, prev: &[OwnedEventId], depth| forged(&room, &user(0, 1), text(body), prev, &auth, depth);
+    let good = said("good", &tips, 20);
+    let bad = good.json.replace("\"body\":\"good\"", "\"body\":\"good\",\"bad\":1.5");
+    let follows_good = said("follows the good one", std::slice::from_ref(&good.event_id), 21);
+    let follows_bad = said("follows the bad one", &[made_up(1)], 21);
+    let after = said("follows what follows it", std::slice::from_ref(&follows_bad.event_id), 22);
+    let lies = Lies { missing_events: Some(vec![bad, good.json.to_string(), "{".to_owned()]), ..Lies::default() };
+    lie(&net, lies);
+    let asked = net.asked();
+    here.rooms.receive(&name(1), &[follows_bad.json.to_string()]).await.expect("the store works");
+    here.let_work().await;
+    // Twice for missing events, as the first answer brought something new.
+    assert_eq!(net.asked() - asked, 2, "who does not tell what his event follows is asked for no state");
+    receive(&net, &follows_good).await;
+    receive(&net, &after).await;
+    for event in [&good, &follows_good] {
+        assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Live));
+    }
+    for event in [&follows_bad, &after] {
+        assert_eq!(here.standing(&room, &event.event_id).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_of_too_many_bytes_is_rejected_and_what_follows_it_is_not() {
+    let (net, room) = two().await;
+    let here = net.house(0);
+    let auth = here.places(&room, &TALKS).await;
+    let wide = "\u{1f4a5}".repeat(70);
+    let breaker = Draft::state("m.room.breaker", &wide, CanonicalJsonObject::new());
+    let breaker = forged(&room, &user(0, 1), breaker, &here.tips(&room).await, &auth, 20);
+    let event = forged(&room, &user(0, 1), text("hello"), std::slice::from_ref(&breaker.event_id), &auth, 21);
+    lie(&net, Lies { missing_events: Some(vec![breaker.json.to_string()]), ..Lies::default() });
+    receive(&net, &event).await;
+    assert_eq!(here.standing(&room, &breaker.event_id).await, Some(Standing::Rejected));
+    assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Live));
+    assert!(!here.state(&room).await.contains_key(&("m.room.breaker".to_owned(), wide)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_torn_auth_chain_allows_is_in_no_state() {
+    let (net, room) = two().await;
+    let (here, bob) = (net.house(0), user(0, 1));
+    let basics = here.places(&room, &[&TALKS[..2], &[("m.room.join_rules", "")]].concat()).await;
+    let joined = here.places(&room, &TALKS[2..]).await;
+    let mut last = joined.clone();
+    let mut chain = Vec::new();
+    for n in 0..5 {
+        let named = Draft::state(
+            "m.room.member",
+            bob.as_str(),
+            object(json!({ "membership": "join", "displayname": format!("{n}") })),
+        );
+        let pdu = forged(&room, &bob, named, &last, &[&basics[..], &last[..]].concat(), 20 + n);
+        last = vec![pdu.event_id.clone()];
+        chain.push(pdu);
+    }
+    let auth = [&basics[..2], &last[..]].concat();
+    let unknown = forged(&room, &bob, text("whose state is told"), &last, &auth, 30);
+    let pulled = forged(&room, &bob, text("fetched"), std::slice::from_ref(&unknown.event_id), &auth, 31);
+    let sent = forged(&room, &bob, text("sent"), std::slice::from_ref(&pulled.event_id), &auth, 32);
+    let mut state = here.state(&room).await;
+    state.insert(("m.room.member".into(), bob.to_string()), last[0].clone());
+    let told = StateIdsAt {
+        state: state.into_values().collect(),
+        auth_chain: chain.iter().map(|pdu| pdu.event_id.clone()).collect(),
+    };
+    // The second link of the chain is not to be had.
+    let events = chain.iter().chain([&unknown]).filter(|pdu| pdu.event_id != chain[1].event_id);
+    lie(
+        &net,
+        Lies {
+            missing_events: Some(vec![pulled.json.to_string()]),
+            state_ids: [(unknown.event_id.clone(), told)].into(),
+            event_auth: Some(Vec::new()),
+            events: events.map(|pdu| (pdu.event_id.clone(), pdu.json.to_string())).collect(),
+        },
+    );
+    receive(&net, &sent).await;
+    for pdu in &chain[1..] {
+        assert_eq!(here.standing(&room, &pdu.event_id).await, None, "{}", pdu.event_id);
+    }
+    let auth = [&basics[..2], &joined[..]].concat();
+    let after = forged(&room, &bob, text("finished"), &joined, &auth, 10);
+    receive(&net, &after).await;
+    assert_eq!(here.standing(&room, &after.event_id).await, Some(Standing::Live));
+    let content = here.content(&room, "m.room.member", bob.as_str()).await.expect("a member");
+    assert_eq!(content.get("displayname"), None);
 }
