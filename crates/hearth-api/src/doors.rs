@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use hearth_account::Accounts;
+use hearth_delivery::Delivery;
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
 use hearth_media::Media;
 use hearth_remote::Remote;
 use hearth_room::Rooms;
-use hearth_store::Store;
+use hearth_store::{Store, WallTime};
 use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 use hearth_user::presence::Presence;
@@ -31,6 +32,10 @@ pub struct Doors {
     pub syncs: Syncs,
     /// Other servers.
     pub remote: Remote,
+    /// What other servers lack.
+    pub delivery: Delivery,
+    /// The clock.
+    pub time: WallTime,
     /// Rooms as readers see them.
     pub views: Views,
     /// What we remember; handlers leave it to the others, only `/ready` asks it.

@@ -3,6 +3,7 @@
 //!
 //! Not part of any specification; only the same release of the program speaks to it.
 
+mod federation;
 mod media;
 
 use std::net::Ipv4Addr;
@@ -38,6 +39,7 @@ pub fn local_router(doors: Doors) -> Router {
         .route("/users/set", post(set))
         .route("/reports", get(reports))
         .merge(media::router())
+        .merge(federation::router())
         .fallback(async || ApiError::unrecognized())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(doors)
@@ -192,6 +194,10 @@ fn admin_refusal(error: AdminError) -> ApiError {
         AdminError::Store(cause) => store_refusal(cause),
         refusal => ApiError::bad_request("M_UNKNOWN", refusal.to_string()),
     }
+}
+
+fn refuse(reason: String) -> ApiError {
+    ApiError::bad_request("M_UNKNOWN", reason)
 }
 
 fn store_refusal(cause: StoreError) -> ApiError {

@@ -41,8 +41,24 @@ struct State {
     /// Servers that don't answer, by when they are tried again.
     waiting: BTreeSet<(i64, OwnedServerName)>,
     waits_until: FxHashMap<OwnedServerName, i64>,
+    /// Since when the servers with a task lack what their task is at.
+    behind: FxHashMap<OwnedServerName, i64>,
     /// Who typed when the servers of his room were told last.
     typers: FxHashMap<RoomNum, Vec<OwnedUserId>>,
+}
+
+/// What is done for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Nothing: it lacks nothing, as far as is known.
+    Rests,
+    /// It is being sent to.
+    Sends,
+    /// It does not answer, and is tried again later.
+    Waits {
+        /// When, at the latest.
+        until_ms: i64,
+    },
 }
 
 /// What came since the last look.
@@ -79,8 +95,8 @@ impl Board {
     }
 
     /// A server has shown life: it need not wait any longer.
-    pub(crate) fn lives(&self, server: &ServerName) {
-        self.state().resume(server, false);
+    pub(crate) fn lives(&self, server: &ServerName, now_ms: i64) {
+        self.state().resume(server, false, now_ms);
         self.news.notify_one();
     }
 
@@ -97,7 +113,7 @@ impl Board {
         while let Some((at, server)) = state.waiting.first().cloned()
             && at <= now
         {
-            state.resume(&server, true);
+            state.resume(&server, true, now);
         }
     }
 
@@ -114,18 +130,40 @@ impl Board {
     /// What has come for a server; nothing if its task is to end.
     pub(crate) fn next(&self, server: &ServerName) -> Option<Pending> {
         let mut state = self.state();
+        // Whatever the task was at is done.
+        state.behind.remove(server);
         let pending = state.busy.get_mut(server)?;
         if pending.is_empty() {
             state.busy.remove(server);
             return None;
         }
-        Some(std::mem::take(pending))
+        let pending = std::mem::take(pending);
+        state.behind.insert(server.to_owned(), pending.since_ms);
+        Some(pending)
+    }
+
+    /// What a server's task does.
+    pub(crate) fn task_of(&self, server: &ServerName) -> Task {
+        let state = self.state();
+        if let Some(until_ms) = state.waits_until.get(server) {
+            return Task::Waits { until_ms: *until_ms };
+        }
+        match state.busy.contains_key(server) {
+            true => Task::Sends,
+            false => Task::Rests,
+        }
+    }
+
+    /// Since when the slowest of the servers that answer lacks something.
+    pub(crate) fn slowest_since(&self) -> Option<i64> {
+        self.state().behind.values().copied().min()
     }
 
     /// A server does not answer: its task ends, and it is tried again at a time.
     pub(crate) fn park(&self, server: &ServerName, until_ms: i64) {
         let mut state = self.state();
         state.busy.remove(server);
+        state.behind.remove(server);
         state.waits_until.insert(server.to_owned(), until_ms);
         state.waiting.insert((until_ms, server.to_owned()));
         metrics::gauge!("hearth_delivery_destinations_waiting").set(state.waiting.len() as f64);
@@ -146,7 +184,7 @@ impl Board {
 
 impl State {
     /// Has something put down for a server, unless it waits: then all is found when its time has come.
-    fn hand(&mut self, server: &ServerName, put: impl FnOnce(&mut Pending)) {
+    fn hand(&mut self, server: &ServerName, now_ms: i64, put: impl FnOnce(&mut Pending)) {
         if self.waits_until.contains_key(server) {
             return;
         }
@@ -157,14 +195,17 @@ impl State {
                 self.busy.entry(server.to_owned()).or_default()
             }
         };
+        if pending.is_empty() {
+            pending.since_ms = now_ms;
+        }
         put(pending);
     }
 
-    fn resume(&mut self, server: &ServerName, doubtful: bool) {
+    fn resume(&mut self, server: &ServerName, doubtful: bool, now_ms: i64) {
         let Some(until) = self.waits_until.remove(server) else { return };
         self.waiting.remove(&(until, server.to_owned()));
         metrics::gauge!("hearth_delivery_destinations_waiting").set(self.waiting.len() as f64);
-        self.hand(server, |pending| (pending.look, pending.doubtful) = (true, doubtful));
+        self.hand(server, now_ms, |pending| (pending.look, pending.doubtful) = (true, doubtful));
     }
 }
 
@@ -194,7 +235,7 @@ impl Inner {
             if retry_ts > now {
                 self.board.park(&server, retry_ts);
             } else {
-                self.board.state().hand(&server, |pending| pending.look = true);
+                self.board.state().hand(&server, now, |pending| pending.look = true);
             }
         }
         Ok(())
@@ -203,13 +244,14 @@ impl Inner {
     /// Hands out what came since the last look.
     pub(crate) async fn distribute(&self) -> Result<(), StoreError> {
         let News { rooms, aside, typing, presence } = self.board.take_news();
+        let now = self.time.now_ms();
         for server in aside.iter().filter(|server| self.is_served(server)) {
-            self.board.state().hand(server, |pending| pending.look = true);
+            self.board.state().hand(server, now, |pending| pending.look = true);
         }
         for RoomServers { servers, .. } in self.servers_of(rooms).await? {
             let mut state = self.board.state();
             for server in self.served(&servers) {
-                state.hand(server, |pending| pending.look = true);
+                state.hand(server, now, |pending| pending.look = true);
             }
         }
         for RoomServers { room, room_id, servers } in self.servers_of(typing).await? {
@@ -243,6 +285,7 @@ impl Inner {
 
     /// Those of our users who began or ended to type since the room's servers were told last.
     fn tell_typing(&self, room: RoomNum, room_id: &OwnedRoomId, servers: &[Arc<str>]) {
+        let now_ms = self.time.now_ms();
         let now = self.typing.in_room(room).users;
         let now: Vec<OwnedUserId> =
             now.into_iter().map(|(_, user)| user).filter(|user| self.is_own(user.server_name())).collect();
@@ -255,7 +298,7 @@ impl Inner {
         let ended = before.iter().filter(|user| !now.contains(user)).map(|user| (user, false));
         for (user, typing) in began.chain(ended) {
             for server in self.served(servers) {
-                state.hand(server, |pending| pending.typing(room_id, user, typing));
+                state.hand(server, now_ms, |pending| pending.typing(room_id, user, typing));
             }
         }
     }
@@ -278,7 +321,7 @@ impl Inner {
             let servers = read.await?;
             let mut state = self.board.state();
             for server in self.served(&servers) {
-                state.hand(server, |pending| {
+                state.hand(server, self.time.now_ms(), |pending| {
                     pending.presence.insert(user);
                 });
             }

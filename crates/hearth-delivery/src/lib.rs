@@ -8,6 +8,7 @@
 mod board;
 mod destination;
 mod edus;
+mod status;
 mod transaction;
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::board::Board;
+pub use crate::board::Task;
+pub use crate::status::{Behind, Status};
 
 /// Servers that something is sent to at once.
 const SENDING: usize = 256;
@@ -109,7 +112,7 @@ impl Inner {
         let listening = Arc::downgrade(self);
         self.remote.on_life(move |server| {
             if let Some(inner) = listening.upgrade() {
-                inner.board.lives(server);
+                inner.board.lives(server, inner.time.now_ms());
             }
         });
     }

@@ -94,7 +94,7 @@ pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreEr
 }
 
 /// All that a server gets of these rooms, as far as it can matter.
-fn all(
+pub(crate) fn all(
     tx: &mut Tx<'_>,
     server: StringNum,
     rooms: &[RoomNum],

@@ -28,11 +28,11 @@ use crate::host::Host;
 use crate::{AddressFilter, Manner, NameError, Names, Service, srv};
 
 /// So long a target may take: name, TCP and TLS.
-const TARGET_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TARGET_TIMEOUT: Duration = Duration::from_secs(10);
 /// So long one address has before the next one is tried beside it.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// So many addresses of a host are tried.
-const MOST_ADDRESSES: usize = 8;
+pub(crate) const MOST_ADDRESSES: usize = 8;
 /// So many connections may be in the making at once.
 const MOST_CONNECTING: usize = 512;
 const FEDERATION_PORT: u16 = 8448;
@@ -77,17 +77,24 @@ pub(crate) struct Connector {
     manner: Manner,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     names: Arc<dyn Names>,
-    filter: AddressFilter,
+    pub(crate) filter: AddressFilter,
     tls: TlsConnector,
     connecting: Semaphore,
 }
 
+/// A place where a host is looked for.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
-    host: Host,
-    port: u16,
+pub(crate) struct Target {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+}
+
+/// Where a host is looked for, best first, and the service that led there, if one did.
+pub(crate) struct Targets {
+    pub(crate) list: Vec<Target>,
+    pub(crate) service: Option<String>,
 }
 
 impl Connector {
@@ -100,6 +107,10 @@ impl Connector {
     pub(crate) fn in_manner(&self, manner: Manner) -> Self {
         Self { shared: self.shared.clone(), manner }
     }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl Shared {
@@ -107,11 +118,7 @@ impl Shared {
         let _turn = self.connecting.acquire().await.map_err(|_| ConnectError::NoHost)?;
         let host = Host::parse(uri.host().ok_or(ConnectError::NoHost)?);
         let secure = uri.scheme_str() != Some("http");
-        let targets = match (manner, uri.port_u16()) {
-            (_, Some(port)) => vec![Target { host: host.clone(), port }],
-            (Manner::Web, None) => vec![Target { host: host.clone(), port: if secure { 443 } else { 80 } }],
-            (Manner::Federation, None) => self.federation_targets(&host).await?,
-        };
+        let targets = self.targets(manner, &host, uri.port_u16(), secure).await?.list;
         let mut failed = ConnectError::NoHost;
         for target in targets {
             let attempt = self.reach(&target, secure.then_some(&host));
@@ -123,44 +130,61 @@ impl Shared {
         Err(failed)
     }
 
-    async fn federation_targets(&self, host: &Host) -> Result<Vec<Target>, ConnectError> {
-        let plain = || vec![Target { host: host.clone(), port: FEDERATION_PORT }];
+    /// Where a host is looked for.
+    pub(crate) async fn targets(
+        &self,
+        manner: Manner,
+        host: &Host,
+        port: Option<u16>,
+        secure: bool,
+    ) -> Result<Targets, ConnectError> {
+        let at = |port| Targets { list: vec![Target { host: host.clone(), port }], service: None };
+        match (manner, port) {
+            (_, Some(port)) => Ok(at(port)),
+            (Manner::Web, None) => Ok(at(if secure { 443 } else { 80 })),
+            (Manner::Federation, None) => self.federation_targets(host).await,
+        }
+    }
+
+    async fn federation_targets(&self, host: &Host) -> Result<Targets, ConnectError> {
+        let plain = || Targets { list: vec![Target { host: host.clone(), port: FEDERATION_PORT }], service: None };
         let Host::Name(name) = host else { return Ok(plain()) };
         // Both at once: the answer is mostly that there is neither.
-        let (registered, deprecated) = futures_util::future::join(
-            self.names.services(&format!("_matrix-fed._tcp.{name}")),
-            self.names.services(&format!("_matrix._tcp.{name}")),
-        )
-        .await;
-        let some = |found: Result<Vec<Service>, NameError>| found.ok().filter(|services| !services.is_empty());
-        let Some(services) = some(registered).or_else(|| some(deprecated)) else { return Ok(plain()) };
-        let targets: Vec<Target> = srv::in_order(services, |most| rand::random_range(0..=most))
+        let names = [format!("_matrix-fed._tcp.{name}"), format!("_matrix._tcp.{name}")];
+        let [registered, deprecated] = [self.names.services(&names[0]), self.names.services(&names[1])];
+        let (registered, deprecated) = futures_util::future::join(registered, deprecated).await;
+        let some = |found: Result<Vec<Service>, NameError>, name: &String| {
+            found.ok().filter(|services| !services.is_empty()).map(|services| (services, name.clone()))
+        };
+        let found = some(registered, &names[0]).or_else(|| some(deprecated, &names[1]));
+        let Some((services, service)) = found else { return Ok(plain()) };
+        let list: Vec<Target> = srv::in_order(services, |most| rand::random_range(0..=most))
             .into_iter()
             // An empty target says that there is decidedly no such service.
             .filter(|service| !service.target.is_empty())
             .map(|service| Target { host: Host::parse(&service.target), port: service.port })
             .collect();
-        if targets.is_empty() {
+        if list.is_empty() {
             return Err(ConnectError::Unresolvable { host: name.clone(), cause: NameError::NotFound });
         }
-        Ok(targets)
+        Ok(Targets { list, service: Some(service) })
+    }
+
+    /// The addresses of a target, forbidden ones among them.
+    pub(crate) async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
+        let name = match &target.host {
+            Host::Address(address) => return Ok(vec![SocketAddr::new(*address, target.port)]),
+            Host::Name(name) => name,
+        };
+        let unresolvable = |cause| ConnectError::Unresolvable { host: name.clone(), cause };
+        let found = self.names.addresses(name, target.port).await.map_err(unresolvable)?;
+        if found.is_empty() { Err(unresolvable(NameError::NotFound)) } else { Ok(found) }
     }
 
     /// Connects to a target; `certified` is whose certificate it must show.
     async fn reach(&self, target: &Target, certified: Option<&Host>) -> Result<Socket, ConnectError> {
-        let addresses = match &target.host {
-            Host::Address(address) => vec![SocketAddr::new(*address, target.port)],
-            Host::Name(name) => {
-                let unresolvable = |cause| ConnectError::Unresolvable { host: name.clone(), cause };
-                let found = self.names.addresses(name, target.port).await.map_err(unresolvable)?;
-                if found.is_empty() {
-                    return Err(unresolvable(NameError::NotFound));
-                }
-                found
-            }
-        };
         let (allowed, forbidden): (Vec<_>, Vec<_>) =
-            addresses.into_iter().partition(|address: &SocketAddr| self.filter.allows(address.ip()));
+            self.addresses(target).await?.into_iter().partition(|address| self.filter.allows(address.ip()));
         if let (true, Some(address)) = (allowed.is_empty(), forbidden.first()) {
             let host = match &target.host {
                 Host::Address(address) => address.to_string(),
@@ -179,13 +203,18 @@ impl Shared {
         let Some(certified) = certified else {
             return Ok(Socket { io: TokioIo::new(Box::new(tcp)), h2: false });
         };
-        let name = match certified {
-            Host::Address(address) => ServerName::from(*address),
-            Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| ConnectError::NoHost)?,
-        };
-        let tls = self.tls.connect(name, tcp).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
+        let tls =
+            self.tls.connect(tls_name(certified)?, tcp).await.map_err(|error| ConnectError::Tls(error.to_string()))?;
         let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Socket { io: TokioIo::new(Box::new(tls)), h2 })
+    }
+}
+
+/// The name that a certificate must be for.
+pub(crate) fn tls_name(host: &Host) -> Result<ServerName<'static>, ConnectError> {
+    match host {
+        Host::Address(address) => Ok(ServerName::from(*address)),
+        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| ConnectError::NoHost),
     }
 }
 
@@ -231,7 +260,7 @@ async fn first_to_answer(addresses: Vec<SocketAddr>) -> Result<TcpStream, Connec
     Err(failed)
 }
 
-async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+pub(crate) async fn dial(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     TcpStream::connect(address).await.map_err(|error| ConnectError::Unreachable(format!("{address}: {error}")))
 }
 

@@ -9,7 +9,7 @@ use hearth_store::WallTime;
 
 use crate::HttpClient;
 use crate::host::Host;
-use crate::well_known::WellKnowns;
+use crate::well_known::{Answer, WellKnowns};
 
 /// Finds servers. Cheap to clone; clones share what they remember.
 #[derive(Clone)]
@@ -29,5 +29,13 @@ impl Discovery {
             return server.to_owned();
         }
         self.well_knowns.delegated(server.host()).await.unwrap_or_else(|| server.to_owned())
+    }
+
+    /// Asks the host of a server's name anew to whom it delegates; nothing for a name that can't delegate.
+    pub(crate) async fn examine(&self, server: &ServerName) -> Option<(Answer, String)> {
+        if server.port().is_some() || matches!(Host::parse(server.host()), Host::Address(_)) {
+            return None;
+        }
+        Some(self.well_knowns.examine(server.host()).await)
     }
 }

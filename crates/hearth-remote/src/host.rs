@@ -9,6 +9,16 @@ pub(crate) enum Host {
     Name(String),
 }
 
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
 impl Host {
     /// Reads `1.2.3.4`, `[2001:db8::1]` or a name.
     pub(crate) fn parse(text: &str) -> Self {

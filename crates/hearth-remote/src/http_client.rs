@@ -69,11 +69,15 @@ pub struct HttpClient {
     web: Client<Connector, Full<Bytes>>,
     federation: Client<Connector, Full<Bytes>>,
     user_agent: HeaderValue,
+    /// For those who want to know why there is no connection.
+    pub(crate) connector: Connector,
+    pub(crate) roots: Arc<rustls::RootCertStore>,
 }
 
 impl HttpClient {
     /// A client that finds hosts by `names`, connects where `filter` allows, and trusts `roots`.
     pub fn new(names: Arc<dyn Names>, filter: AddressFilter, roots: TlsRoots) -> Result<Self, rustls::Error> {
+        let store = Arc::new(roots.store());
         let connector = Connector::new(names, filter, roots.client_config()?);
         let mut builder = Client::builder(TokioExecutor::new());
         builder
@@ -90,6 +94,8 @@ impl HttpClient {
             web: builder.build(connector.in_manner(Manner::Web)),
             federation: builder.build(connector.in_manner(Manner::Federation)),
             user_agent: HeaderValue::from_static(concat!("Hearth/", env!("CARGO_PKG_VERSION"))),
+            connector,
+            roots: store,
         })
     }
 

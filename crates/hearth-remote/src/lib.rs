@@ -6,7 +6,9 @@
 
 mod address_filter;
 mod back_off;
+mod certificate;
 mod connector;
+mod diagnosis;
 mod discovery;
 mod host;
 mod http_client;
@@ -25,6 +27,7 @@ mod x_matrix;
 
 pub use address_filter::AddressFilter;
 pub use connector::ConnectError;
+pub use diagnosis::{Step, Verdict};
 pub use discovery::Discovery;
 pub use http_client::{Arriving, HttpClient, HttpError, Limits, Manner};
 pub use inbound::{AuthenticateError, Inbound};
@@ -32,6 +35,6 @@ pub use key_ring::{FoundKeys, KeyRing, Patience, WantedKey};
 pub use key_sources::Notary;
 pub use names::{FixedNames, NameError, Names, Service, SystemNames};
 pub use remote::{Remote, RemoteConfig, RemoteError, SendOptions, Signing};
-pub use server_rules::ServerRules;
+pub use server_rules::{RuleRefusal, ServerRules};
 pub use tls::{CaError, TlsRoots};
 pub use x_matrix::{XMatrix, XMatrixError};

@@ -19,8 +19,8 @@ use crate::http_client::gather;
 use crate::key_ring::server_noun;
 use crate::key_sources::KeySources;
 use crate::{
-    Arriving, ConnectError, Discovery, HttpClient, HttpError, KeyRing, Limits, Manner, Notary, Patience, ServerRules,
-    XMatrix, back_off,
+    Arriving, ConnectError, Discovery, HttpClient, HttpError, KeyRing, Limits, Manner, Notary, Patience, RuleRefusal,
+    ServerRules, XMatrix, back_off,
 };
 
 /// A server that has shown life is not looked up again so soon.
@@ -129,7 +129,7 @@ pub enum RemoteError {
 
 impl RemoteError {
     /// Whether the server is to be left alone for a while. One that refuses or says nonsense is well.
-    fn is_failure(&self) -> bool {
+    pub(crate) fn is_failure(&self) -> bool {
         match self {
             Self::Unresolvable(_) | Self::Unreachable(_) | Self::Tls(_) | Self::Timeout => true,
             // What is not there yet, or too large, is nothing that is wrong with the server.
@@ -236,6 +236,11 @@ impl Remote {
     /// Whether the settings let us talk with a server.
     pub fn may_talk_with(&self, server: &ServerName) -> bool {
         self.0.rules.allow(server)
+    }
+
+    /// Which setting keeps us from talking with a server.
+    pub fn refusal(&self, server: &ServerName) -> Option<RuleRefusal> {
+        self.0.rules.refusal(server)
     }
 
     /// Keys of other servers.
@@ -370,7 +375,7 @@ impl Remote {
     }
 
     /// A request, signed if need be, to where the server is.
-    async fn addressed(
+    pub(crate) async fn addressed(
         &self,
         server: &ServerName,
         mut request: Request<Bytes>,
@@ -418,12 +423,22 @@ impl Remote {
         // Of servers that we never talked to nothing is written down.
         if before.as_ref().is_some_and(|before| before.failures > 0) {
             self.succeeded(server, before).await?;
-            if let Some(listener) = self.0.on_life.get() {
-                listener(server);
-            }
+            self.tell_life(server);
         }
         self.0.alive.insert(server.to_owned(), now);
         Ok(())
+    }
+
+    /// Whether we sign with a key.
+    pub(crate) fn signs_with(&self, key_id: &str, public_key: &[u8; 32]) -> bool {
+        self.0.signing_key.key_id() == key_id && self.0.signing_key.public_key() == *public_key
+    }
+
+    /// Who waits for a server hears that it lives.
+    pub(crate) fn tell_life(&self, server: &ServerName) {
+        if let Some(listener) = self.0.on_life.get() {
+            listener(server);
+        }
     }
 
     async fn succeeded(&self, server: &ServerName, before: Option<Destination>) -> Result<(), StoreError> {

@@ -13,6 +13,27 @@ pub struct ServerRules {
     pub denied: Vec<String>,
 }
 
+/// Which setting keeps us from talking with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleRefusal {
+    /// `federation.enabled` is off.
+    Off,
+    /// It is among `federation.denied_servers`.
+    Denied,
+    /// There is `federation.allowed_servers`, and it is not among them.
+    NotAllowed,
+}
+
+impl std::fmt::Display for RuleRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "`federation.enabled` is off: this server talks with no other",
+            Self::Denied => "`federation.denied_servers` names it",
+            Self::NotAllowed => "`federation.allowed_servers` does not name it",
+        })
+    }
+}
+
 impl ServerRules {
     /// Everybody.
     pub fn open() -> Self {
@@ -21,9 +42,19 @@ impl ServerRules {
 
     /// Whether we talk with a server.
     pub fn allow(&self, server: &ServerName) -> bool {
+        self.refusal(server).is_none()
+    }
+
+    /// Why we don't talk with a server.
+    pub fn refusal(&self, server: &ServerName) -> Option<RuleRefusal> {
         let host = server.host().to_ascii_lowercase();
         let among = |patterns: &[String]| patterns.iter().any(|pattern| matches(&pattern.to_ascii_lowercase(), &host));
-        self.enabled && !among(&self.denied) && self.allowed.as_deref().is_none_or(among)
+        match self {
+            Self { enabled: false, .. } => Some(RuleRefusal::Off),
+            Self { denied, .. } if among(denied) => Some(RuleRefusal::Denied),
+            Self { allowed: Some(allowed), .. } if !among(allowed) => Some(RuleRefusal::NotAllowed),
+            _ => None,
+        }
     }
 }
 

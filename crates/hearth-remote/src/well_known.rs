@@ -46,8 +46,8 @@ struct Remembered {
 }
 
 /// What asking brought.
-#[derive(Debug, PartialEq, Eq)]
-enum Answer {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
     /// A server to go to, and how long that holds.
     Delegated(OwnedServerName, i64),
     /// The host decidedly says nothing.
@@ -67,30 +67,51 @@ impl WellKnowns {
         let entry = self.hosts.get_or_insert_with(&host, || Ok::<_, ()>(Arc::default())).ok()?;
         let mut remembered = entry.lock().await;
         if self.time.now_ms() >= remembered.until {
-            let answer = self.ask(&host).await;
+            let (answer, _) = self.ask(&host).await;
             remembered.learn(answer, self.time.now_ms());
         }
         remembered.delegated.clone()
     }
 
-    async fn ask(&self, host: &str) -> Answer {
+    /// Asks a host whatever is remembered, learns from it, and tells in words what it said.
+    pub(crate) async fn examine(&self, host: &str) -> (Answer, String) {
+        let host = host.to_ascii_lowercase();
+        let (answer, words) = self.ask(&host).await;
+        if let Ok(entry) = self.hosts.get_or_insert_with(&host, || Ok::<_, ()>(Arc::default())) {
+            entry.lock().await.learn(answer.clone(), self.time.now_ms());
+        }
+        (answer, words)
+    }
+
+    /// What a host says, and that in words.
+    async fn ask(&self, host: &str) -> (Answer, String) {
         let Ok(mut uri) = format!("https://{host}/.well-known/matrix/server").parse::<Uri>() else {
-            return Answer::Nothing;
+            return (Answer::Nothing, "the name makes no URL".to_owned());
         };
         for _ in 0..=MOST_REDIRECTS {
             let mut request = Request::new(Bytes::new());
             *request.uri_mut() = uri.clone();
-            let Ok(response) = self.client.send(Manner::Web, request, LIMITS).await else { return Answer::Unknown };
-            if response.status().is_redirection() {
+            let response = match self.client.send(Manner::Web, request, LIMITS).await {
+                Ok(response) => response,
+                Err(error) => return (Answer::Unknown, format!("{uri} can't be asked: {error}")),
+            };
+            let status = response.status();
+            if status.is_redirection() {
                 match redirected(&uri, response.headers()) {
                     Some(next) => uri = next,
-                    None => return Answer::Nothing,
+                    None => return (Answer::Nothing, format!("{uri} answered {status}, which leads nowhere over TLS")),
                 }
                 continue;
             }
-            return read(&response, self.time.now_ms());
+            let answer = read(&response, self.time.now_ms());
+            let words = match &answer {
+                Answer::Delegated(to, lifetime) => format!("{uri} names {to}, good for {} s", lifetime / 1000),
+                _ if status == StatusCode::OK => format!("{uri} answered 200, but not with {{\"m.server\": \"…\"}}"),
+                _ => format!("{uri} answered {status}"),
+            };
+            return (answer, words);
         }
-        Answer::Nothing
+        (Answer::Nothing, format!("{uri} is one redirect too many"))
     }
 }
 

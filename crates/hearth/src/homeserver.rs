@@ -26,7 +26,6 @@ use crate::telemetry::Metrics;
 /// A server that is whole but doesn't listen: what the command line uses when no server runs.
 pub struct Homeserver {
     doors: Doors,
-    delivery: Delivery,
     trigger: ShutdownTrigger,
     data_dir: DataDir,
     first_start: bool,
@@ -119,7 +118,7 @@ impl Homeserver {
             Delivery::new(store.clone(), remote.clone(), rooms.typing().clone(), presence.clone(), time.clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
-        let measured = store.clone();
+        let (measured, lags) = (store.clone(), delivery.clone());
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
@@ -128,6 +127,8 @@ impl Homeserver {
             media,
             syncs,
             remote,
+            delivery,
+            time: time.clone(),
             views: Views::new(store.clone(), time.clone()),
             store,
             options: Arc::new(door_options(settings)),
@@ -136,10 +137,11 @@ impl Homeserver {
             shutdown,
             metrics: Arc::new(move || {
                 measured.record_caches();
+                lags.measure();
                 metrics.page()
             }),
         };
-        Ok(Self { doors, delivery, trigger, data_dir, first_start })
+        Ok(Self { doors, trigger, data_dir, first_start })
     }
 
     /// What the handlers reach.
@@ -153,7 +155,7 @@ impl Homeserver {
     }
 
     async fn listen(self, bound: Vec<(Bound, Vec<hearth_api::Resource>)>) -> Result<Running, StartError> {
-        let Self { doors, delivery, trigger, data_dir, first_start } = self;
+        let Self { doors, trigger, data_dir, first_start } = self;
         let binds = bound.iter().map(|(bound, _)| bound.bind()).collect();
         let mut listeners: Vec<_> = bound
             .into_iter()
@@ -176,7 +178,7 @@ impl Homeserver {
         let mut upkeep = tokio::task::JoinSet::new();
         upkeep.spawn(Metrics::of_process().keep_up());
         upkeep.spawn(doors.accounts.clone().keep_house());
-        upkeep.spawn(delivery.run());
+        upkeep.spawn(doors.delivery.clone().run());
         if let Err(error) = doors.rooms.connect(Arc::new(OverHttp(doors.remote.clone()))).await {
             tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
         }

@@ -29,6 +29,9 @@ const REMEMBERED: usize = 2_000;
 /// Receipts of one EDU that are looked at.
 const RECEIPTS: usize = 1_000;
 
+/// EDUs that are known here; what strangers call others makes no label of a metric.
+const KINDS: [&str; 3] = ["m.typing", "m.receipt", "m.presence"];
+
 /// Answers to the transactions of late, by sender and id.
 #[derive(Clone)]
 pub struct Transactions(Arc<Cache<Key, Arc<OnceCell<String>>>>);
@@ -72,6 +75,8 @@ async fn receive(
     let pdus: Vec<String> = request.pdus.iter().map(|pdu| pdu.get().to_owned()).collect();
     let mut outcomes = Map::new();
     for Received { event_id, outcome } in doors.rooms.receive(origin, &pdus).await? {
+        let name = if outcome.is_ok() { "taken" } else { "dropped" };
+        metrics::counter!("hearth_federation_received_pdus_total", "outcome" => name).increment(1);
         let Some(event_id) = event_id else { continue };
         let outcome = match outcome {
             Ok(()) => json!({}),
@@ -124,6 +129,8 @@ struct PresenceContent {
 
 /// What is malformed, or of a kind that is not known here, is passed over.
 async fn take(doors: &Doors, origin: &ServerName, Edu { edu_type, content }: Edu) -> Result<(), RoomError> {
+    let kind = KINDS.into_iter().find(|kind| *kind == edu_type).unwrap_or("other");
+    metrics::counter!("hearth_federation_received_edus_total", "type" => kind).increment(1);
     match edu_type.as_str() {
         "m.typing" => {
             let Ok(typing) = serde_json::from_value::<TypingContent>(content) else { return Ok(()) };

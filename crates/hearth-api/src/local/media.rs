@@ -10,7 +10,7 @@ use hearth_store::MediaPlace;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{answer, local_user_id, store_refusal};
+use super::{answer, local_user_id, refuse, store_refusal};
 use crate::{ApiError, Doors, JsonBody};
 
 pub(super) fn router() -> Router<Doors> {
@@ -110,8 +110,4 @@ async fn check(State(doors): State<Doors>, JsonBody(wish): JsonBody<Check>) -> R
 
 fn told(touched: Touched) -> Response {
     answer(&json!({ "files": touched.files, "bytes": touched.bytes }))
-}
-
-fn refuse(reason: String) -> ApiError {
-    ApiError::bad_request("M_UNKNOWN", reason)
 }

@@ -112,6 +112,15 @@ impl Deliveries<'_, '_> {
         )
     }
 
+    /// Rooms that a server is in now, at most `limit`.
+    pub fn rooms_of(&mut self, server: StringNum, limit: i64) -> Result<Vec<RoomNum>, StoreError> {
+        self.tx.query(
+            "SELECT room FROM room_servers WHERE server = $1 AND until IS NULL ORDER BY room LIMIT $2",
+            &[server.into(), limit.into()],
+            |row| Ok(RoomNum(row.int(0)?)),
+        )
+    }
+
     /// When a server was in a room.
     pub fn stays(&mut self, room: RoomNum, server: StringNum) -> Result<Vec<ServerStay>, StoreError> {
         self.tx.query(

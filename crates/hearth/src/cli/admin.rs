@@ -10,6 +10,7 @@ use clap::Subcommand;
 use hearth_store::WallTime;
 use serde_json::{Value, json};
 
+use super::admin_federation::{self, FederationCommand};
 use super::admin_media::{self, MediaCommand};
 use super::{Failure, SettingsArguments};
 use crate::data_dir::{DataDirError, admin_socket};
@@ -32,6 +33,9 @@ enum AdminCommand {
     /// Files of users and of other servers.
     #[command(subcommand)]
     Media(MediaCommand),
+    /// Other servers.
+    #[command(subcommand)]
+    Federation(FederationCommand),
     /// Show what users reported, newest first.
     Reports,
 }
@@ -112,6 +116,7 @@ pub(super) fn run(arguments: &AdminArguments) -> Result<(), Failure> {
     let command = match &arguments.command {
         AdminCommand::User(command) => command,
         AdminCommand::Media(command) => return admin_media::run(&settings, command),
+        AdminCommand::Federation(command) => return admin_federation::run(&settings, command),
         AdminCommand::Reports => return show_reports(&settings),
     };
     match command {

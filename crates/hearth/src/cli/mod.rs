@@ -1,8 +1,10 @@
 //! The command line.
 
 mod admin;
+mod admin_federation;
 mod admin_media;
 mod config;
+mod doctor;
 mod serve;
 
 use std::path::PathBuf;
@@ -27,6 +29,8 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Accounts of this server.
     Admin(admin::AdminArguments),
+    /// Find out what is wrong, and how to mend it.
+    Doctor(doctor::DoctorArguments),
     /// Settings: check them, or read what there is to set.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Admin(arguments) => admin::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(command) => config::run(&command),
     };
     match done {

@@ -5,6 +5,7 @@ mod doors;
 mod invites;
 mod joins;
 mod knocks;
+mod status;
 mod transactions;
 
 use hearth_testkit::{Federation, User, Value, json, until};

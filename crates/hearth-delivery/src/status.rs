@@ -1,0 +1,144 @@
+//! How it stands with other servers, for those who ask why a message has not arrived.
+
+use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName, ServerName};
+use hearth_remote::RuleRefusal;
+use hearth_store::{Delivered, Destination, Position, StoreError, Tx};
+
+use crate::board::Task;
+use crate::{Delivery, Inner, transaction};
+
+/// Events that are counted, at most.
+const EVENTS: i64 = 10_000;
+/// Rooms that are looked into, at most.
+const ROOMS: usize = 1_000;
+/// Shared rooms that are named.
+const NAMED: i64 = 100;
+/// Servers that a list looks at.
+const SERVERS: i64 = 500;
+
+/// How it stands with a server.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Which.
+    pub server: OwnedServerName,
+    /// Why nothing is sent to it whatever happens.
+    pub refusal: Option<RuleRefusal>,
+    /// How it answered, if we ever asked it.
+    pub destination: Option<Destination>,
+    /// What is done for it.
+    pub task: Task,
+    /// What it lacks.
+    pub behind: Behind,
+    /// The transaction that is under way or was at the last stop: what comes after the first position, up to the second.
+    pub under_way: Option<(Position, Position)>,
+    /// It lacks so much that it gets the newest of each room only.
+    pub leaps: bool,
+    /// Rooms shared with it, the first of them.
+    pub rooms: Vec<OwnedRoomId>,
+}
+
+/// What a server lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Events.
+    pub events: usize,
+    /// There are more than were counted.
+    pub more: bool,
+    /// When the oldest of them was sent.
+    pub oldest_ts: Option<i64>,
+}
+
+impl Delivery {
+    /// How it stands with a server.
+    pub async fn status(&self, server: &ServerName) -> Result<Status, StoreError> {
+        self.inner.status(server, EVENTS).await
+    }
+
+    /// How it stands with those that don't answer or lack something, the worst first, at most `limit`.
+    pub async fn lagging(&self, limit: usize) -> Result<Vec<Status>, StoreError> {
+        let names = self.inner.store.read(|tx| {
+            let mut names = tx.destinations().failing(SERVERS)?;
+            names.extend(tx.deliveries().servers_with_work()?);
+            Ok(names)
+        });
+        let mut names = names.await?;
+        names.sort_unstable();
+        names.dedup();
+        let servers = names.iter().filter_map(|name| OwnedServerName::try_from(&**name).ok());
+        let servers: Vec<_> = servers.filter(|server| !self.inner.is_own(server)).take(SERVERS as usize).collect();
+        let mut all = Vec::with_capacity(servers.len());
+        for server in servers {
+            let status = self.inner.status(&server, EVENTS / 10).await?;
+            let fails = status.destination.as_ref().is_some_and(|destination| destination.failures > 0);
+            if fails || status.behind.events > 0 {
+                all.push(status);
+            }
+        }
+        all.sort_by_key(|status| {
+            let since = status.destination.as_ref().and_then(|destination| destination.failing_since_ts);
+            (status.behind.events == 0, status.behind.oldest_ts.unwrap_or(i64::MAX), since.unwrap_or(i64::MAX))
+        });
+        all.truncate(limit);
+        Ok(all)
+    }
+
+    /// Writes down the measures that are of the moment.
+    pub fn measure(&self) {
+        let since = self.inner.board.slowest_since();
+        let behind_ms = since.map_or(0, |since| (self.inner.time.now_ms() - since).max(0));
+        metrics::gauge!("hearth_delivery_slowest_behind_seconds").set(behind_ms as f64 / 1000.0);
+    }
+}
+
+impl Inner {
+    async fn status(&self, server: &ServerName, most: i64) -> Result<Status, StoreError> {
+        let name = server.to_string();
+        let read = self.store.read(move |tx| {
+            let destination = tx.destinations().get(&name)?;
+            let Some(num) = tx.string_num(&name)? else {
+                return Ok((destination, Delivered::default(), Behind::default(), Vec::new()));
+            };
+            let delivered = tx.deliveries().get(num)?.unwrap_or_default();
+            let behind = behind(tx, num, delivered.sent, most)?;
+            let mut rooms = Vec::new();
+            for room in tx.deliveries().rooms_of(num, NAMED)? {
+                rooms.push(tx.rooms().by_num(room)?.room_id.clone());
+            }
+            Ok((destination, delivered, behind, rooms))
+        });
+        let (destination, delivered, behind, rooms) = read.await?;
+        Ok(Status {
+            server: server.to_owned(),
+            refusal: self.remote.refusal(server),
+            destination,
+            task: self.board.task_of(server),
+            behind,
+            under_way: delivered.upto.map(|upto| (delivered.sent, upto)),
+            leaps: delivered.leap.is_some(),
+            rooms,
+        })
+    }
+}
+
+fn behind(tx: &mut Tx<'_>, server: hearth_store::StringNum, sent: Position, most: i64) -> Result<Behind, StoreError> {
+    let now = tx.position()?;
+    let rooms = tx.deliveries().rooms_with_work(server, sent)?;
+    let mut behind = Behind { more: rooms.len() > ROOMS, ..Behind::default() };
+    let mut oldest = None;
+    for room in rooms.into_iter().take(ROOMS) {
+        let lacking = transaction::all(tx, server, &[room], sent, now, most)?;
+        behind.events += lacking.len();
+        oldest = oldest.into_iter().chain(lacking.into_iter().map(|(position, event, _)| (position, event))).min();
+        if behind.events as i64 >= most {
+            behind.more = true;
+            break;
+        }
+    }
+    let aside = tx.deliveries().aside(server, sent, now, most)?;
+    behind.events += aside.len();
+    oldest = oldest.into_iter().chain(aside).min();
+    if let Some((_, event)) = oldest {
+        behind.oldest_ts = tx.events().row(event)?.map(|row| row.origin_server_ts);
+    }
+    Ok(behind)
+}
