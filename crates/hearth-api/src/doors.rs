@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hearth_account::Accounts;
 use hearth_delivery::Delivery;
+use hearth_matrix::SigningKey;
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId};
 use hearth_media::Media;
 use hearth_remote::Remote;
@@ -48,9 +49,14 @@ pub struct Doors {
     pub transactions: Transactions,
     /// The server wants to stop.
     pub shutdown: Shutdown,
+    /// Makes a signing key and puts it where the next start finds it.
+    pub new_signing_key: NewSigningKey,
     /// Writes the page of metrics.
     pub metrics: MetricsPage,
 }
+
+/// Makes a signing key and puts it where the next start finds it; or says why it can't. It waits for the disk.
+pub type NewSigningKey = Arc<dyn Fn() -> Result<SigningKey, String> + Send + Sync>;
 
 /// Writes the page of metrics in Prometheus' text format.
 pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;

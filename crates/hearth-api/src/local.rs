@@ -4,6 +4,7 @@
 //! Not part of any specification; only the same release of the program speaks to it.
 
 mod federation;
+mod keys;
 mod media;
 
 use std::net::Ipv4Addr;
@@ -40,6 +41,7 @@ pub fn local_router(doors: Doors) -> Router {
         .route("/reports", get(reports))
         .merge(media::router())
         .merge(federation::router())
+        .merge(keys::router())
         .fallback(async || ApiError::unrecognized())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(doors)

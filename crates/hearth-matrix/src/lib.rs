@@ -11,6 +11,7 @@ pub use ruma;
 pub mod auth;
 pub mod canonical;
 pub mod client_format;
+mod current_key;
 mod draft;
 pub mod hash;
 mod key;
@@ -28,6 +29,7 @@ mod version;
 pub mod visibility;
 
 pub use self::{
+    current_key::CurrentKey,
     draft::{Draft, DraftError, Place, SealError, V1Place, seal},
     key::{KeyError, SigningKey},
     membership::Membership,

@@ -5,7 +5,7 @@
 //! Spec: server-server API, "Retrieving server keys"; room versions 5 and later, "Signing key validity period".
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
@@ -75,7 +75,7 @@ pub struct KeyRing(Arc<Ring>);
 
 struct Ring {
     /// Our own name and keys: events of our users come back to us from others.
-    own: (OwnedServerName, Arc<Vec<ServerKey>>),
+    own: (OwnedServerName, RwLock<Arc<Vec<ServerKey>>>),
     sources: KeySources,
     store: Store,
     time: WallTime,
@@ -101,7 +101,7 @@ impl KeyRing {
         patience: Patience,
     ) -> Self {
         Self(Arc::new(Ring {
-            own: (own.0, Arc::new(own.1)),
+            own: (own.0, RwLock::new(Arc::new(own.1))),
             sources,
             store,
             time,
@@ -113,12 +113,21 @@ impl KeyRing {
         }))
     }
 
+    fn own(&self) -> Arc<Vec<ServerKey>> {
+        self.0.own.1.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Our own keys are others from now on.
+    pub(crate) fn set_own(&self, keys: Vec<ServerKey>) {
+        *self.0.own.1.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+
     /// Finds keys, as many of them as can be had.
     pub async fn find(&self, wanted: Vec<WantedKey>) -> Result<FoundKeys, StoreError> {
         let ring = &self.0;
         let mut found = FoundKeys::default();
         for wanted in &wanted {
-            let own = (wanted.server == ring.own.0).then(|| ring.own.1.clone());
+            let own = (wanted.server == ring.own.0).then(|| self.own());
             if let Some(keys) = own.or_else(|| ring.known.get(&wanted.server)) {
                 found.0.insert(wanted.server.clone(), keys);
             }
@@ -134,7 +143,7 @@ impl KeyRing {
 
     /// A key that is in memory, without asking anybody for it.
     pub fn at_hand(&self, wanted: &WantedKey) -> Option<[u8; 32]> {
-        let own = (wanted.server == self.0.own.0).then(|| self.0.own.1.clone());
+        let own = (wanted.server == self.0.own.0).then(|| self.own());
         let keys = own.or_else(|| self.0.known.get(&wanted.server))?;
         let key = keys.iter().find(|key| key.key_id == wanted.key_id)?;
         is_good_at(key, wanted.at).then_some(key.public_key)

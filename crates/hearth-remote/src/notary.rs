@@ -1,6 +1,7 @@
 //! What we say about keys: our own document, and those of others with our signature beside theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
 
 use hearth_matrix::ruma::OwnedServerName;
 use hearth_store::StoreError;
@@ -18,7 +19,8 @@ impl Remote {
     /// Our own keys, signed: what `/_matrix/key/v2/server` answers.
     pub fn own_keys(&self) -> Result<String, serde_json::Error> {
         let Inner { server_name, signing_key, own_keys, time, .. } = &*self.0;
-        own_document(server_name, signing_key, own_keys, time.now_ms() + OWN_VALIDITY)
+        let own = own_keys.read().unwrap_or_else(PoisonError::into_inner);
+        own_document(server_name, &signing_key.get(), &own, time.now_ms() + OWN_VALIDITY)
     }
 
     /// What we know of other servers' keys, signed by them and by us. For each server: until when, at least, its keys should be
@@ -59,7 +61,7 @@ impl Remote {
             answer.extend(self.own_keys().ok());
         }
         for document in known.into_values() {
-            answer.extend(signing_key.sign_json(&document.json, server_name.as_str()).ok());
+            answer.extend(signing_key.get().sign_json(&document.json, server_name.as_str()).ok());
         }
         Ok(answer)
     }

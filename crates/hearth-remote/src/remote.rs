@@ -1,15 +1,15 @@
 //! Requests to other servers, signed, with what is known of the destination consulted first and learned from afterwards.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
-use hearth_matrix::SigningKey;
 use hearth_matrix::ruma::api::auth_scheme::{AuthScheme, NoAuthentication};
 use hearth_matrix::ruma::api::error::{DeserializationError, FromHttpResponseError, IntoHttpError};
 use hearth_matrix::ruma::api::federation::authentication::ServerSignatures;
 use hearth_matrix::ruma::api::path_builder::PathBuilder;
 use hearth_matrix::ruma::api::{IncomingResponse, IncomingResponseExt as _, OutgoingBody as _, OutgoingRequest};
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
+use hearth_matrix::{CurrentKey, SigningKey};
 use hearth_store::{Destination, Noun, OwnKey, ServerKey, Store, StoreError, WallTime};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, Response, StatusCode, Uri};
@@ -34,7 +34,7 @@ pub struct RemoteConfig {
     /// Our name.
     pub server_name: OwnedServerName,
     /// Our key.
-    pub signing_key: SigningKey,
+    pub signing_key: CurrentKey,
     /// With whom we talk.
     pub servers: ServerRules,
     /// Who vouches for the keys of servers that don't answer.
@@ -49,8 +49,9 @@ pub struct Remote(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) server_name: OwnedServerName,
-    pub(crate) signing_key: SigningKey,
-    pub(crate) own_keys: Vec<OwnKey>,
+    pub(crate) signing_key: CurrentKey,
+    /// All with which we sign or have signed; who exchanges the key holds it meanwhile.
+    pub(crate) own_keys: RwLock<Vec<OwnKey>>,
     pub(crate) rules: Arc<ServerRules>,
     pub(crate) client: HttpClient,
     pub(crate) discovery: Discovery,
@@ -178,7 +179,8 @@ impl Remote {
         time: WallTime,
     ) -> Result<Self, StoreError> {
         let RemoteConfig { server_name, signing_key, servers, notaries, patience } = config;
-        let (key_id, key, now) = (signing_key.key_id().to_owned(), signing_key.public_key(), time.now_ms());
+        let current = signing_key.get();
+        let (key_id, key, now) = (current.key_id().to_owned(), current.public_key(), time.now_ms());
         let known = store.read(|tx| tx.server_keys().own()).await?;
         let noted = known.iter().any(|own| own.key_id == key_id && own.public_key == key && own.expired_ts.is_none());
         let own_keys = if noted && known.iter().filter(|own| own.expired_ts.is_none()).count() == 1 {
@@ -199,19 +201,13 @@ impl Remote {
             notaries,
             may_ask: Box::new(move |server| *server != ourselves && may_ask.allow(server)),
         };
-        let own = own_keys.iter().map(|own| ServerKey {
-            key_id: own.key_id.clone(),
-            public_key: own.public_key,
-            valid_until_ts: i64::MAX,
-            expired_ts: own.expired_ts,
-            from_itself: true,
-        });
-        let keys = KeyRing::new((server_name.clone(), own.collect()), sources, store.clone(), time.clone(), patience);
+        let keys =
+            KeyRing::new((server_name.clone(), to_ring(&own_keys)), sources, store.clone(), time.clone(), patience);
         let alive = Cache::new(MOST_ALIVE);
         Ok(Self(Arc::new(Inner {
             server_name,
             signing_key,
-            own_keys,
+            own_keys: RwLock::new(own_keys),
             rules,
             client,
             discovery,
@@ -221,6 +217,30 @@ impl Remote {
             alive,
             on_life: OnceLock::new(),
         })))
+    }
+
+    /// Signs with another key from now on, which the caller has put where it survives. The old one is an old one, and still
+    /// vouches for what it signed.
+    pub async fn sign_with(&self, key: SigningKey) -> Result<(), StoreError> {
+        let Inner { signing_key, own_keys, keys, store, time, .. } = &*self.0;
+        let (key_id, public_key) = (key.key_id().to_owned(), key.public_key());
+        let now = {
+            let mut own = own_keys.write().unwrap_or_else(PoisonError::into_inner);
+            signing_key.replace(key);
+            // Only now: what the old key signed last is no younger.
+            let now = time.now_ms();
+            own.retain(|own| own.key_id != key_id);
+            for old in own.iter_mut() {
+                old.expired_ts = old.expired_ts.or(Some(now));
+            }
+            own.push(OwnKey { key_id: key_id.clone(), public_key, expired_ts: None });
+            keys.set_own(to_ring(&own));
+            now
+        };
+        let write = store.write([Noun::Name("identity".to_owned())], move |tx| {
+            tx.server_keys().sign_with(&key_id, &public_key, now)
+        });
+        write.await
     }
 
     /// Whom to tell that a server that did not answer has shown life. It must be short; there is one.
@@ -386,8 +406,9 @@ impl Remote {
         if signed {
             let Inner { signing_key, server_name, .. } = &*self.0;
             let method = request.method().as_str();
-            let signature = XMatrix::sign(signing_key, server_name, server, method, target.as_str(), request.body())
-                .map_err(|error| unmakeable(&error))?;
+            let signature =
+                XMatrix::sign(&signing_key.get(), server_name, server, method, target.as_str(), request.body())
+                    .map_err(|error| unmakeable(&error))?;
             let header = signature.to_header().ok_or_else(|| unmakeable(&"no header"))?;
             request.headers_mut().insert(AUTHORIZATION, header);
         }
@@ -431,7 +452,8 @@ impl Remote {
 
     /// Whether we sign with a key.
     pub(crate) fn signs_with(&self, key_id: &str, public_key: &[u8; 32]) -> bool {
-        self.0.signing_key.key_id() == key_id && self.0.signing_key.public_key() == *public_key
+        let key = self.0.signing_key.get();
+        key.key_id() == key_id && key.public_key() == *public_key
     }
 
     /// Who waits for a server hears that it lives.
@@ -470,6 +492,18 @@ impl Remote {
         });
         write.await
     }
+}
+
+/// Our own keys as the ring keeps those of others: events of our users come back to us.
+fn to_ring(own: &[OwnKey]) -> Vec<ServerKey> {
+    let key = |own: &OwnKey| ServerKey {
+        key_id: own.key_id.clone(),
+        public_key: own.public_key,
+        valid_until_ts: i64::MAX,
+        expired_ts: own.expired_ts,
+        from_itself: true,
+    };
+    own.iter().map(key).collect()
 }
 
 fn outcome_name<T>(outcome: &Result<T, RemoteError>) -> &'static str {

@@ -71,7 +71,7 @@ async fn measure(engine: &str, url: DatabaseUrl) {
     store.write(vec![Noun::Name("host".into())], move |tx| tx.intern(host_id.as_str())).await.expect("writes");
     let config = RoomsConfig {
         server_name: OwnedServerName::try_from("here.test").expect("a server name"),
-        signing_key: key(200),
+        signing_key: key(200).into(),
         default_version: RoomVersionId::V11,
     };
     let rooms = Rooms::new(config, store.clone(), WallTime::system());

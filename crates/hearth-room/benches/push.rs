@@ -61,7 +61,7 @@ async fn house(members: usize) -> House {
     }
     let config = RoomsConfig {
         server_name: server_name!("hearth.test").to_owned(),
-        signing_key: SigningKey::from_seed([7; 32], "abcdef").expect("a key"),
+        signing_key: SigningKey::from_seed([7; 32], "abcdef").expect("a key").into(),
         default_version: RoomVersionId::V12,
     };
     let rooms = Rooms::new(config, store.clone(), WallTime::manual(1_000));

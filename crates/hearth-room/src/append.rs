@@ -352,7 +352,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             server_name: &self.config.server_name,
             v1: with_hashes.then_some(V1Place { opaque, reference_hash: &reference_hash }),
         };
-        Ok(seal(draft, &place, &self.config.signing_key, self.room.rules))
+        Ok(seal(draft, &place, &self.config.signing_key.get(), self.room.rules))
     }
 
     fn reference_hash(&mut self, id: &OwnedEventId) -> Result<Option<String>, StoreError> {

@@ -206,7 +206,7 @@ fn create_event(config: &RoomsConfig, new: &NewRoom, ts: i64) -> Result<Pdu, Roo
         server_name: &config.server_name,
         v1: chosen.then_some(V1Place { opaque: &new.opaque[0], reference_hash: &|_| None }),
     };
-    Ok(seal(Draft::state("m.room.create", "", content), &place, &config.signing_key, new.rules)?)
+    Ok(seal(Draft::state("m.room.create", "", content), &place, &config.signing_key.get(), new.rules)?)
 }
 
 /// Everything after the create event.

@@ -28,7 +28,7 @@ mod unread;
 
 use std::sync::Arc;
 
-use hearth_matrix::SigningKey;
+use hearth_matrix::CurrentKey;
 use hearth_matrix::ruma::{OwnedServerName, RoomVersionId, UserId};
 use hearth_store::{Store, WallTime};
 
@@ -52,7 +52,7 @@ pub struct RoomsConfig {
     /// Our name in the federation.
     pub server_name: OwnedServerName,
     /// The key that signs our events.
-    pub signing_key: SigningKey,
+    pub signing_key: CurrentKey,
     /// Version of rooms that name none.
     pub default_version: RoomVersionId,
 }

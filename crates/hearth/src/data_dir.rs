@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use hearth_matrix::SigningKey;
 
+const KEY_FILE: &str = "signing.key";
+
 /// A data directory that this process holds: no other server starts in it until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
@@ -70,30 +72,34 @@ impl DataDir {
 
     /// The server's signing key, made at the first start; whether it was made now.
     pub fn signing_key(&self) -> Result<(SigningKey, bool), DataDirError> {
-        let path = self.path.join("signing.key");
+        let path = self.path.join(KEY_FILE);
         let broken = |cause: String| DataDirError::SigningKey { path: path.clone(), cause };
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 SigningKey::from_file_format(&text).map(|key| (key, false)).map_err(|error| broken(error.to_string()))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = SigningKey::generate().map_err(|error| broken(error.to_string()))?;
-                self.write_secret("signing.key", &key.to_file_format()).map_err(|error| broken(error.to_string()))?;
-                Ok((key, true))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => new_signing_key(&self.path).map(|key| (key, true)),
             Err(error) => Err(broken(error.to_string())),
         }
     }
+}
 
-    /// Whole or not at all, also when the power fails: a server that has lost its key is another server.
-    fn write_secret(&self, name: &str, text: &str) -> io::Result<()> {
-        let unfinished = self.path.join(format!("{name}.new"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, self.path.join(name))?;
-        File::open(&self.path)?.sync_all()
-    }
+/// Makes a signing key, in the place of one that may be there. Whoever calls has the data directory.
+pub(crate) fn new_signing_key(data_dir: &Path) -> Result<SigningKey, DataDirError> {
+    let broken = |cause: String| DataDirError::SigningKey { path: data_dir.join(KEY_FILE), cause };
+    let key = SigningKey::generate().map_err(|error| broken(error.to_string()))?;
+    write_secret(data_dir, KEY_FILE, &key.to_file_format()).map_err(|error| broken(error.to_string()))?;
+    Ok(key)
+}
+
+/// Whole or not at all, also when the power fails: a server that has lost its key is another server.
+fn write_secret(data_dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let unfinished = data_dir.join(format!("{name}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, data_dir.join(name))?;
+    File::open(data_dir)?.sync_all()
 }
 
 #[cfg(test)]

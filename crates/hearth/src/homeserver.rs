@@ -6,7 +6,7 @@ use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
 use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger, Transactions};
 use hearth_delivery::Delivery;
-use hearth_matrix::SigningKey;
+use hearth_matrix::CurrentKey;
 use hearth_media::{Kept, Media, MediaConfig, OpenError, Quota, S3Config, Scanner, StorageConfig};
 use hearth_remote::{
     AddressFilter, HttpClient, Notary, Patience, Remote, RemoteConfig, ServerRules, SystemNames, TlsRoots,
@@ -17,7 +17,7 @@ use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 use hearth_user::presence::Presence;
 
-use crate::data_dir::{DataDir, DataDirError, admin_socket};
+use crate::data_dir::{DataDir, DataDirError, admin_socket, new_signing_key};
 use crate::neighbours::OverHttp;
 use crate::residence::InRooms;
 use crate::settings::{ClamAv, MediaStorage, Settings};
@@ -92,9 +92,10 @@ impl Homeserver {
 
     async fn open_in(data_dir: DataDir, settings: &Settings, time: WallTime) -> Result<Self, StartError> {
         let (signing_key, first_start) = data_dir.signing_key()?;
+        let signing_key = CurrentKey::from(signing_key);
         let metrics = Metrics::of_process();
         let store = open_store(settings).await?;
-        let remote = open_remote(settings, data_dir.signing_key()?.0, &store, &time).await?;
+        let remote = open_remote(settings, signing_key.clone(), &store, &time).await?;
         let rooms = Rooms::new(
             RoomsConfig {
                 server_name: settings.server_name.clone(),
@@ -135,6 +136,10 @@ impl Homeserver {
             limits: limits(settings, time),
             transactions: Transactions::default(),
             shutdown,
+            new_signing_key: {
+                let path = data_dir.path().to_owned();
+                Arc::new(move || new_signing_key(&path).map_err(|error| error.to_string()))
+            },
             metrics: Arc::new(move || {
                 measured.record_caches();
                 lags.measure();
@@ -259,7 +264,7 @@ async fn open_store(settings: &Settings) -> Result<Store, StartError> {
 
 async fn open_remote(
     settings: &Settings,
-    signing_key: SigningKey,
+    signing_key: CurrentKey,
     store: &Store,
     time: &WallTime,
 ) -> Result<Remote, StartError> {

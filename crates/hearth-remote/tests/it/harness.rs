@@ -221,7 +221,7 @@ impl World {
     pub fn config(&self, us: &Matrix) -> RemoteConfig {
         RemoteConfig {
             server_name: us.name.clone(),
-            signing_key: SigningKey::from_file_format(&us.key.to_file_format()).unwrap(),
+            signing_key: SigningKey::from_file_format(&us.key.to_file_format()).unwrap().into(),
             servers: ServerRules::open(),
             notaries: Vec::new(),
             patience: PATIENT,

@@ -224,7 +224,7 @@ async fn our_own_keys_are_told_with_old_ones() {
     assert_eq!(told["old_verify_keys"], json!({}));
     time.advance(5);
     let mut config = world.config(&us);
-    config.signing_key = hearth_matrix::SigningKey::from_seed([7; 32], "2").unwrap();
+    config.signing_key = hearth_matrix::SigningKey::from_seed([7; 32], "2").unwrap().into();
     let second = Remote::open(config, world.client(), store, time).await.unwrap();
     assert!(has(&second, &us, Some(NOW + 5)).await && !has(&second, &us, Some(NOW + 6)).await);
     let told: Value = serde_json::from_str(&second.own_keys().unwrap()).unwrap();

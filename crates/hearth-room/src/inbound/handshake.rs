@@ -96,7 +96,7 @@ impl Rooms {
         let needed = signatures::required(&pdu, room.rules).map_err(|error| bad(&error.to_string()))?;
         if needed.contains(&self.inner.config.server_name) {
             let config = &self.inner.config;
-            let signed = sign_event(&pdu.json, &config.server_name, &config.signing_key, room.rules)
+            let signed = sign_event(&pdu.json, &config.server_name, &config.signing_key.get(), room.rules)
                 .map_err(|error| bad(&error.to_string()))?;
             pdu = Pdu::from_remote(&signed, room.rules).map_err(|error| bad(&error.to_string()))?;
         }
@@ -143,7 +143,7 @@ impl Rooms {
             content,
             origin_server_ts: self.inner.time.now_ms(),
             server_name: &self.inner.config.server_name,
-            key: &self.inner.config.signing_key,
+            key: &self.inner.config.signing_key.get(),
             opaque: &self.inner.chance.letters(18),
         };
         let event = complete(&template.event, &completion, rules)

@@ -183,7 +183,7 @@ impl Rooms {
         });
         read.await??;
         let config = &self.inner.config;
-        let signed = sign_event(&invite.json, &config.server_name, &config.signing_key, rules)
+        let signed = sign_event(&invite.json, &config.server_name, &config.signing_key.get(), rules)
             .map_err(|error| bad(&error.to_string()))?;
         let told = Told {
             room_id: room_id.clone(),

@@ -22,7 +22,7 @@ async fn house() -> (Store, Rooms) {
     }
     let config = RoomsConfig {
         server_name: server_name!("hearth.test").to_owned(),
-        signing_key: SigningKey::from_seed([7; 32], "abcdef").unwrap(),
+        signing_key: SigningKey::from_seed([7; 32], "abcdef").unwrap().into(),
         default_version: RoomVersionId::V12,
     };
     let rooms = Rooms::new(config, store.clone(), WallTime::manual(1_000));

@@ -72,7 +72,7 @@ impl House {
         let time = WallTime::manual(NOW_MS);
         let config = RoomsConfig {
             server_name: server_name!("here.test").to_owned(),
-            signing_key: here_key(),
+            signing_key: here_key().into(),
             default_version: RoomVersionId::V10,
         };
         let rooms = Rooms::new(config, store.clone(), time.clone());

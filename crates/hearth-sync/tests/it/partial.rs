@@ -33,7 +33,7 @@ impl Newcomer {
         let time = WallTime::manual(NOW_MS);
         let config = RoomsConfig {
             server_name: server_name!("there.test").to_owned(),
-            signing_key: there_key(),
+            signing_key: there_key().into(),
             default_version: RoomVersionId::V10,
         };
         let rooms = Rooms::new(config, store.clone(), time.clone());

@@ -36,8 +36,17 @@ enum AdminCommand {
     /// Other servers.
     #[command(subcommand)]
     Federation(FederationCommand),
+    /// The key with which this server signs.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Show what users reported, newest first.
     Reports,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Sign with a new key from now on. What the old one signed stays good.
+    Rotate,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +126,14 @@ pub(super) fn run(arguments: &AdminArguments) -> Result<(), Failure> {
         AdminCommand::User(command) => command,
         AdminCommand::Media(command) => return admin_media::run(&settings, command),
         AdminCommand::Federation(command) => return admin_federation::run(&settings, command),
+        AdminCommand::Keys(KeysCommand::Rotate) => {
+            let made = ask(&settings, "POST", "/keys/rotate", Some(&json!({})))?;
+            println!(
+                "This server signs with {} now. Back up `signing.key` in the data directory.",
+                text(&made, "key_id")
+            );
+            return Ok(());
+        }
         AdminCommand::Reports => return show_reports(&settings),
     };
     match command {

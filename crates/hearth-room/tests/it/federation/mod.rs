@@ -127,7 +127,8 @@ impl Net {
     }
 
     async fn start(self: &Arc<Self>, n: usize, store: Store, seed: u64) {
-        let config = RoomsConfig { server_name: name(n), signing_key: key(n), default_version: RoomVersionId::V12 };
+        let config =
+            RoomsConfig { server_name: name(n), signing_key: key(n).into(), default_version: RoomVersionId::V12 };
         let time = WallTime::manual(1_000_000);
         let rooms = Rooms::seeded(config, store.clone(), time.clone(), seed.wrapping_mul(31).wrapping_add(n as u64));
         let outbox: Arc<Mutex<Vec<Arc<Pdu>>>> = Arc::default();

@@ -4,6 +4,7 @@ mod delivery;
 mod doors;
 mod invites;
 mod joins;
+mod keys;
 mod knocks;
 mod status;
 mod transactions;
