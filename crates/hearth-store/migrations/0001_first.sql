@@ -447,6 +447,7 @@ CREATE TABLE destinations (
     last_success_ts  BIGINT,
     last_error       bytes()
 );
+CREATE INDEX destinations_failing ON destinations (failing_since_ts) WHERE failures > 0;
 
 -- How far each got what is for it. What it lacks is found by position; nothing is written down per event.
 CREATE TABLE deliveries (

@@ -94,6 +94,11 @@ impl Deliveries<'_, '_> {
              WHERE t.room = at_start.room AND t.last_local_position > COALESCE(d.sent, 0)
                AND t.last_local_position > at_start.since
                AND (at_start.until IS NULL OR at_start.until > COALESCE(d.sent, 0))
+             UNION SELECT s.server
+             FROM (SELECT room, MAX(position) AS latest FROM receipts at_start WHERE outbound = 1 GROUP BY room) newest
+             CROSS JOIN room_servers s LEFT JOIN deliveries d ON d.server = s.server
+             WHERE s.room = newest.room AND s.until IS NULL
+               AND newest.latest > COALESCE(d.sent, 0) AND newest.latest > s.since
              UNION SELECT aside_at_start.server FROM deliveries_aside aside_at_start",
             &[],
             |row| Ok(StringNum(row.int(0)?)),

@@ -71,7 +71,7 @@ impl Destinations<'_, '_> {
     /// Servers that don't answer, those that have been silent for longest first, at most `limit`.
     pub fn failing(&mut self, limit: i64) -> Result<Vec<std::sync::Arc<str>>, StoreError> {
         let servers = self.tx.query(
-            "SELECT server FROM destinations WHERE failures > 0 ORDER BY failing_since_ts, server LIMIT $1",
+            "SELECT server FROM destinations p WHERE failures > 0 ORDER BY failing_since_ts, server LIMIT $1",
             &[limit.into()],
             |row| Ok(crate::StringNum(row.int(0)?)),
         )?;

@@ -182,6 +182,41 @@ async fn typing_receipts_and_presence_go_out() {
     .await;
 }
 
+#[tokio::test]
+async fn a_receipt_that_did_not_arrive_is_told_also_after_a_restart() {
+    on_each_backend_together(2, async |mut federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let said = send(&alice, &room, "read me").await;
+        arrives(&bob, &room, &said).await;
+        let answered = send(&bob, &room, "I will").await;
+        arrives(&alice, &room, &answered).await;
+        let (_, begin) = alice.get("/_matrix/client/v3/sync").await;
+        federation.links[0].cut();
+        let path = format!("receipt/m.read/{}", encoded(&said));
+        assert_eq!(bob.post(&room_path(&room, &path), &json!({})).await.0, 200);
+        let name = hearth_matrix::ruma::ServerName::parse(federation.name(0)).expect("a server name");
+        until("the server is known to be away", async || {
+            let remote = &federation.servers[1].running().doors().remote;
+            remote.destination(&name).await.expect("the store answers").is_some_and(|there| there.failures > 0)
+        })
+        .await;
+        federation.restart(1).await;
+        federation.links[0].heal();
+        // No event follows: the receipt alone must be missed.
+        federation.time.advance(3_600_000);
+        let since = begin["next_batch"].as_str().expect("a token").to_owned();
+        until("the receipt arrives", async || {
+            let (_, answer) = alice.get(&format!("/_matrix/client/v3/sync?since={since}")).await;
+            let events = answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array().cloned().unwrap_or_default();
+            events.iter().any(|event| event["content"][&said]["m.read"][&bob.user_id].is_object())
+        })
+        .await;
+    })
+    .await;
+}
+
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
 #[tokio::test]
 async fn what_two_servers_change_apart_is_resolved_alike() {
