@@ -392,6 +392,8 @@ fn limits(settings: &Settings, time: WallTime) -> Limits {
         sends: limits.sends,
         joins: limits.joins,
         invites: limits.invites,
+        server_invites: limits.server_invites,
+        server_invites_to_user: limits.server_invites_to_user,
         uploads: limits.uploads,
         downloads: limits.downloads,
         requests: limits.requests,

@@ -53,6 +53,13 @@ struct CreateContent {
     room_version: Option<RoomVersionId>,
 }
 
+/// As much of an invite as tells who is invited.
+#[derive(Deserialize)]
+struct Invited {
+    #[serde(default)]
+    state_key: String,
+}
+
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::at(
@@ -96,6 +103,9 @@ async fn take(
     event: &str,
     room_state: Vec<Box<RawValue>>,
 ) -> Result<String, ApiError> {
+    // Of an event without one the room says what is wrong with it.
+    let Invited { state_key } = serde_json::from_str(event).map_err(bad)?;
+    doors.limits.server_invites(origin.as_str(), &state_key)?;
     let invitation = Invitation {
         room_id: request.room_id.clone(),
         version,

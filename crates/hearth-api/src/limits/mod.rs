@@ -51,6 +51,10 @@ pub struct LimitOptions {
     pub joins: Rate,
     /// Users that a user invites.
     pub invites: Rate,
+    /// Invites that come from one other server.
+    pub server_invites: Rate,
+    /// Those of them that are for one user.
+    pub server_invites_to_user: Rate,
     /// Files that a user uploads, or reserves places for.
     pub uploads: Rate,
     /// Files and thumbnails that a user downloads.
@@ -70,6 +74,8 @@ impl Default for LimitOptions {
             sends: Rate::new(500, 1_200),
             joins: Rate::new(200, 120),
             invites: Rate::new(500, 300),
+            server_invites: Rate::new(500, 300),
+            server_invites_to_user: Rate::new(50, 20),
             uploads: Rate::new(500, 600),
             downloads: Rate::new(5_000, 6_000),
             requests: Rate::new(5_000, 6_000),
@@ -140,6 +146,14 @@ impl Limits {
         self.inner.as_ref().map_or(Ok(()), |inner| inner.take(Kind::Invites, Of::User(user.0), count))
     }
 
+    /// Another server invites a user of ours.
+    pub(crate) fn server_invites(&self, server: &str, user: &str) -> Result<(), ApiError> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        let of = |text: &str| Of::Account(inner.buckets.fingerprint(text));
+        inner.take(Kind::ServerInvitesToUser, of(&format!("{server} {user}")), 1)?;
+        inner.take(Kind::ServerInvites, of(server), 1)
+    }
+
     /// A password is about to be tried for an account. It counts as wrong until [`PasswordTry::was_right`] is told.
     pub(crate) fn try_password(&self, user: &str) -> Result<PasswordTry, ApiError> {
         let Some(inner) = &self.inner else { return Ok(PasswordTry(None)) };
@@ -187,6 +201,8 @@ enum Kind {
     Sends,
     Joins,
     Invites,
+    ServerInvites,
+    ServerInvitesToUser,
     Uploads,
     Downloads,
     Requests,
@@ -203,6 +219,8 @@ impl Kind {
             Self::Sends => options.sends,
             Self::Joins => options.joins,
             Self::Invites => options.invites,
+            Self::ServerInvites => options.server_invites,
+            Self::ServerInvitesToUser => options.server_invites_to_user,
             Self::Uploads => options.uploads,
             Self::Downloads => options.downloads,
             Self::Requests => options.requests,
@@ -219,6 +237,8 @@ impl Kind {
             Self::Sends => "sends",
             Self::Joins => "joins",
             Self::Invites => "invites",
+            Self::ServerInvites => "server_invites",
+            Self::ServerInvitesToUser => "server_invites_to_user",
             Self::Uploads => "uploads",
             Self::Downloads => "downloads",
             Self::Requests => "requests",

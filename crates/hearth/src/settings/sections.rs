@@ -214,6 +214,10 @@ section! {
         joins: Rate = LimitOptions::default().joins,
         /// Users that a user invites.
         invites: Rate = LimitOptions::default().invites,
+        /// Invites that come from one other server.
+        server_invites: Rate = LimitOptions::default().server_invites,
+        /// Invites that come from one other server for one user.
+        server_invites_to_user: Rate = LimitOptions::default().server_invites_to_user,
         /// Files that a user uploads, or reserves places for.
         uploads: Rate = LimitOptions::default().uploads,
         /// Files and thumbnails that a user downloads.

@@ -420,3 +420,31 @@ async fn who_does_not_sign_is_not_heard() {
         assert_eq!(request.send().await.refusal(), (401, "M_UNAUTHORIZED".to_owned()), "{method} {path}");
     }
 }
+
+#[tokio::test]
+async fn a_server_can_not_flood_a_user_with_invites() {
+    let backends = (0..2).map(|_| hearth_testkit::Backend::Sqlite).collect();
+    let federation = Federation::start_on(backends, |settings| {
+        settings.rate_limits.enabled = true;
+        settings.rate_limits.server_invites_to_user = hearth_api::Rate { burst: 2, per_minute: 1 };
+        settings.rate_limits.server_invites = hearth_api::Rate { burst: 3, per_minute: 60 };
+    })
+    .await;
+    let alice = federation.servers[0].user("alice").await;
+    let (bob, carol) = (federation.servers[1].user("bob").await, federation.servers[1].user("carol").await);
+    let room = async || private_room(&alice, "11", &[]).await;
+    for _ in 0..2 {
+        must_invite(&alice, &room().await, &bob).await;
+    }
+    let (refused, refused_too) = (room().await, room().await);
+    let (status, answer) = invite(&alice, &refused, &bob.user_id).await;
+    assert_ne!(status, 200, "{answer}");
+    // Others don't suffer from it, until it is too much for all of them.
+    must_invite(&alice, &refused, &carol).await;
+    let (status, answer) = invite(&alice, &refused_too, &carol.user_id).await;
+    assert_ne!(status, 200, "{answer}");
+    assert_eq!(sync(&bob, None).await["rooms"]["invite"].as_object().map(serde_json::Map::len), Some(2));
+    federation.time.advance(60_000);
+    must_invite(&alice, &refused, &bob).await;
+    must_invite(&alice, &refused_too, &carol).await;
+}
