@@ -153,6 +153,9 @@ impl Source<'_> {
             out.push_str(content.unwrap_or(replaced.content.get()));
             out.push_str(",\"replaces_state\":");
             write_string(out, replaced.event_id.as_str());
+            // Not of the specification, but clients look for it: who invited somebody who has joined since.
+            out.push_str(",\"prev_sender\":");
+            write_string(out, replaced.sender.as_str());
         }
         if let Some(because) = self.redacted_because {
             out.push_str(",\"redacted_because\":");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hearth_matrix::ruma::{EventId, OwnedServerName, RoomId, ServerName, UserId};
 use hearth_matrix::{Draft, Pdu, rules};
 use hearth_store::Membership;
+use serde_json::json;
 
 use super::Template;
 use super::elsewhere::{Elsewhere, Told, only};
@@ -53,11 +54,11 @@ impl Rooms {
             }
         }
         let servers = self.sorted_ways(&elsewhere.ways, &[]);
-        let asked = self.leave_through(user, room_id, &servers, reason);
+        let asked = self.leave_through(user, room_id, &servers, reason.clone());
         let heard = tokio::time::timeout(PATIENCE, asked).await.unwrap_or(None);
         let (event_id, stripped, via) = match heard {
             Some((server, event, stripped)) => (Some(event.event_id), Some(stripped), server),
-            None => (None, None, self.inner.config.server_name.clone()),
+            None => (None, Some(self.unheard(user, reason.as_deref())), self.inner.config.server_name.clone()),
         };
         let told = Told {
             room_id: room_id.to_owned(),
@@ -72,6 +73,19 @@ impl Rooms {
         };
         self.note_elsewhere(told).await?;
         Ok(true)
+    }
+
+    /// A leave that no other server heard, as clients are told of it: a JSON array. It is nobody's event; its id is for them alone.
+    fn unheard(&self, user: &UserId, reason: Option<&str>) -> String {
+        let leave = json!({
+            "type": "m.room.member",
+            "state_key": user,
+            "sender": user,
+            "content": member_content::bare("leave", reason),
+            "event_id": format!("${}", self.inner.chance.letters(43)),
+            "origin_server_ts": self.inner.time.now_ms(),
+        });
+        json!([leave]).to_string()
     }
 
     /// The first server that takes the leave, and the leave itself, also as clients are told of it.

@@ -146,7 +146,13 @@ async fn an_invite_is_declined_while_nobody_hears_it() {
         federation.links[0].cut();
         let (status, answer) = bob.post(&room_path(&room, "leave"), &json!({})).await;
         assert_eq!(status, 200, "{answer}");
-        assert!(sync(&bob, Some(&since)).await["rooms"]["leave"][&room].is_object());
+        let told = sync(&bob, Some(&since)).await;
+        let left = &told["rooms"]["leave"][&room]["timeline"]["events"][0];
+        assert_eq!(
+            (&left["content"]["membership"], &left["state_key"]),
+            (&json!("leave"), &json!(bob.user_id)),
+            "{told}"
+        );
         assert!(sync(&bob, None).await["rooms"]["invite"][&room].is_null());
         federation.links[0].heal();
         // A room that its last member left.
@@ -419,6 +425,29 @@ async fn who_does_not_sign_is_not_heard() {
         let request = server.request(method, &format!("/_matrix/federation/{path}")).json(&json!({}));
         assert_eq!(request.send().await.refusal(), (401, "M_UNAUTHORIZED".to_owned()), "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn who_came_by_an_invite_sees_whose_it_was() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = private_room(&alice, "11", &[&bob]).await;
+        let (status, answer) = join(&bob, &room).await;
+        assert_eq!(status, 200, "{answer}");
+        until("alice hears of it", async || membership(&alice, &room, &bob.user_id).await == "join").await;
+        for user in [&alice, &bob] {
+            let told = sync(user, None).await;
+            let here = &told["rooms"]["join"][&room];
+            let lists = [&here["state"]["events"], &here["timeline"]["events"]].map(|list| list.as_array().cloned());
+            let mut events = lists.into_iter().flatten().flatten();
+            let his =
+                |event: &Value| event["state_key"] == bob.user_id.as_str() && event["content"]["membership"] == "join";
+            let joined = events.find(his).expect("his join");
+            assert_eq!(joined["unsigned"]["prev_content"]["membership"], "invite", "{joined}");
+            assert_eq!(joined["unsigned"]["prev_sender"], alice.user_id.as_str(), "{joined}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
