@@ -71,9 +71,12 @@ fn mend(error: Option<&Error>, wanted: &str) -> String {
             "Its operator must renew the certificate, and have the server load it.".to_owned()
         }
         Cert::NotValidYet | Cert::NotValidYetContext { .. } => "Compare both servers' clocks.".to_owned(),
-        Cert::UnknownIssuer => "The server must send the whole chain, with the certificates between its own and the \
+        // The second: an authority of the same name has another key.
+        Cert::UnknownIssuer | Cert::BadSignature => {
+            "The server must send the whole chain, with the certificates between its own and the \
              authority's (often a file named fullchain.pem). A private authority is trusted by `outbound.trusted_ca`."
-            .to_owned(),
+                .to_owned()
+        }
         _ => "Its operator must get another certificate.".to_owned(),
     }
 }

@@ -20,6 +20,8 @@ use crate::{Limits, Manner, Remote, RemoteError, SendOptions};
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(15), response_bytes: 256 * 1024 };
 /// So long an address may take to answer.
 const DIAL: Duration = Duration::from_secs(5);
+/// After this no further target is tried.
+const PLACES: Duration = Duration::from_secs(60);
 /// So much of what a server says is repeated.
 const WORDS: usize = 300;
 
@@ -118,7 +120,13 @@ impl Remote {
         };
         steps.push(Step::good("place", how));
         let mut reached = false;
+        let begun = tokio::time::Instant::now();
         for target in &targets.list {
+            if begun.elapsed() >= PLACES {
+                let mend = "Those before it take long to not answer; see to them first.";
+                steps.push(Step::doubtful("place", format!("{}:{} was not tried.", target.host, target.port), mend));
+                continue;
+            }
             reached |= self.target(target, &certified, steps).await;
         }
         reached
