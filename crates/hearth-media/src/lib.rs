@@ -15,6 +15,8 @@ mod config;
 mod content;
 mod download;
 mod flights;
+#[cfg(test)]
+mod fuzz;
 mod hash;
 mod housekeeping;
 mod keep;

@@ -175,7 +175,7 @@ impl KeySources {
 }
 
 /// The documents in a notary's answer.
-fn documents(answer: &[u8]) -> Result<Vec<Box<RawValue>>, DocumentError> {
+pub(crate) fn documents(answer: &[u8]) -> Result<Vec<Box<RawValue>>, DocumentError> {
     #[derive(serde::Deserialize)]
     struct Answer {
         server_keys: Vec<Box<RawValue>>,

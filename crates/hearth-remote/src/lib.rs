@@ -10,6 +10,8 @@ mod certificate;
 mod connector;
 mod diagnosis;
 mod discovery;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod http_client;
 mod inbound;

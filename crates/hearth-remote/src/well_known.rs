@@ -150,8 +150,8 @@ fn redirected(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
         location.to_owned()
     };
     let target: Uri = target.parse().ok()?;
-    (target.scheme_str() == Some("https") && target.authority().is_some_and(|to| !to.as_str().contains('@')))
-        .then_some(target)
+    let leads_to_a_host = target.authority().is_some_and(|to| !to.host().is_empty() && !to.as_str().contains('@'));
+    (target.scheme_str() == Some("https") && leads_to_a_host).then_some(target)
 }
 
 fn read(response: &Response<Bytes>, now: i64) -> Answer {
@@ -203,6 +203,19 @@ fn lifetime(headers: &HeaderMap, now: i64) -> i64 {
 fn expires_ms(date: &str) -> Option<i64> {
     let since = httpdate::parse_http_date(date).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     i64::try_from(since.as_millis()).ok()
+}
+
+/// Reads an answer in every way, for the fuzzer: what holds is within bounds, and leads nowhere without TLS.
+#[cfg(test)]
+pub(crate) fn try_answer(response: &Response<Bytes>) {
+    let now = 1_700_000_000_000;
+    if let Answer::Delegated(_, lifetime) = read(response, now) {
+        assert!((MIN_LIFETIME..=MAX_LIFETIME).contains(&lifetime));
+    }
+    let from = Uri::from_static("https://one.test/.well-known/matrix/server");
+    if let Some(to) = redirected(&from, response.headers()) {
+        assert!(to.scheme_str() == Some("https") && to.host().is_some_and(|host| !host.is_empty()), "{to}");
+    }
 }
 
 #[cfg(test)]

@@ -110,6 +110,7 @@ impl XMatrix {
     pub fn to_header(&self) -> Option<HeaderValue> {
         let Self { origin, destination, key_id, signature } = self;
         let destination = destination.as_ref().map(|name| format!(r#"destination="{name}","#)).unwrap_or_default();
+        let (key_id, signature) = (escaped(key_id), escaped(signature));
         let text = format!(r#"X-Matrix origin="{origin}",{destination}key="{key_id}",sig="{signature}""#);
         HeaderValue::from_str(&text).ok()
     }
@@ -213,6 +214,11 @@ fn unquote(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+/// What may stand between quotes.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 fn is_token(byte: u8) -> bool {

@@ -162,7 +162,11 @@ fn references(
         return Err(PduError::Field(field));
     }
     let id = |item: &Json<'_>| match rules.events_reference_format {
-        EventsReferenceFormatVersion::V1 => item.as_array()?.first()?.as_str()?.try_into().ok(),
+        // Pairs, neither shorter nor longer: as such they are read again from the store.
+        EventsReferenceFormatVersion::V1 => match item.as_array()? {
+            [id, _] => id.as_str()?.try_into().ok(),
+            _ => None,
+        },
         _ => item.as_str()?.try_into().ok(),
     };
     items.iter().map(id).collect::<Option<_>>().ok_or(PduError::Field(field))

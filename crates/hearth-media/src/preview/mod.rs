@@ -4,8 +4,8 @@
 //! has uploaded, and goes when it is not looked at.
 //! Spec: client-server API, `GET /_matrix/client/v1/media/preview_url`.
 
-mod page;
-mod text;
+pub(crate) mod page;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

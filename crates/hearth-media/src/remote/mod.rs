@@ -5,7 +5,7 @@
 //! Spec: server-server API, "Content Repository".
 
 mod fetch;
-mod multipart;
+pub(crate) mod multipart;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -3,6 +3,8 @@
 //! As many are made at once as there are processors, and no more pixels are held than a budget allows; who comes when too
 //! many wait is sent away. A picture that can't be read is remembered for a while.
 
+#[cfg(test)]
+mod hostile;
 mod shrink;
 mod sizes;
 
