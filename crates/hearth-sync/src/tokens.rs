@@ -2,7 +2,8 @@
 //!
 //! `s1_POSITION_START_TYPING_PRESENCE` is a place on the clock (and in the typing notices and presence of one start of one
 //! node), given by `/sync`.
-//! `t1_ORDER_NUM` is a place in room order, given by `/messages`, `/context` and as `prev_batch`.
+//! `t1_ORDER_NUM` is a place in room order, given by `/messages` and `/context`; `t1_ORDER_NUM_POSITION`, given as `prev_batch`,
+//! leaves out what came after that position: the client has it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -53,6 +54,8 @@ impl FromStr for SyncToken {
 pub enum PageToken {
     /// A place in room order.
     Place(RoomPlace),
+    /// A place in room order, for who has seen all that came after a position.
+    Before(RoomPlace, Position),
     /// What a client had seen that synced.
     Sync(SyncToken),
 }
@@ -61,9 +64,25 @@ impl PageToken {
     /// The place in a room that it means.
     pub fn place(self, tx: &mut Tx<'_>, room: RoomNum) -> Result<RoomPlace, StoreError> {
         match self {
-            Self::Place(place) => Ok(place),
+            Self::Place(place) | Self::Before(place, _) => Ok(place),
             Self::Sync(token) => tx.events().place_at(room, token.position),
         }
+    }
+}
+
+impl PageToken {
+    /// Who pages back from it has seen what came after this position.
+    pub(crate) fn upto(self) -> Option<Position> {
+        match self {
+            Self::Place(_) => None,
+            Self::Before(_, upto) => Some(upto),
+            Self::Sync(token) => Some(token.position),
+        }
+    }
+
+    /// A place at which somebody has read back to who began at a token.
+    pub(crate) fn at(place: RoomPlace, upto: Option<Position>) -> Self {
+        upto.map_or(Self::Place(place), |upto| Self::Before(place, upto))
     }
 }
 
@@ -71,6 +90,7 @@ impl fmt::Display for PageToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Place(place) => write!(f, "t1_{}_{}", place.room_order, place.num.0),
+            Self::Before(place, upto) => write!(f, "t1_{}_{}_{}", place.room_order, place.num.0, upto.0),
             Self::Sync(token) => token.fmt(f),
         }
     }
@@ -91,7 +111,11 @@ impl FromStr for PageToken {
         };
         let mut parts = rest.split('_');
         let place = RoomPlace { room_order: number(parts.next())?, num: EventNum(number(parts.next())?) };
-        parts.next().is_none().then_some(Self::Place(place)).ok_or(BadToken)
+        let upto = match parts.next() {
+            Some(upto) => Some(Position(number(Some(upto))?)),
+            None => None,
+        };
+        parts.next().is_none().then_some(Self::at(place, upto)).ok_or(BadToken)
     }
 }
 
@@ -112,6 +136,8 @@ mod tests {
         assert_eq!(sync.to_string().parse(), Ok(PageToken::Sync(sync)));
         for place in [RoomPlace::START, RoomPlace::END, RoomPlace { room_order: -4, num: EventNum(12) }] {
             assert_eq!(PageToken::from(place).to_string().parse(), Ok(PageToken::Place(place)));
+            let before = PageToken::Before(place, Position(57));
+            assert_eq!(before.to_string().parse(), Ok(before));
         }
     }
 
@@ -132,7 +158,7 @@ mod tests {
         ] {
             assert_eq!(text.parse::<SyncToken>(), Err(BadToken), "{text}");
         }
-        for text in ["", "t1_", "t1_1", "t1_1_2_3", "t1_1_x", "t2_1_2", "s1_1"] {
+        for text in ["", "t1_", "t1_1", "t1_1_2_3_4", "t1_1_2_x", "t1_1_x", "t2_1_2", "s1_1"] {
             assert_eq!(text.parse::<PageToken>(), Err(BadToken), "{text}");
         }
     }

@@ -419,11 +419,14 @@ impl Events<'_, '_> {
         )
     }
 
-    /// Where in room order a reader at a position stands: right after the newest event at or before it.
+    /// Where in room order a reader at a position stands: right behind the events at or before it. What came last may have its
+    /// place before what came a little earlier.
     pub fn place_at(&mut self, room: RoomNum, at: Position) -> Result<RoomPlace, StoreError> {
         let place = self.tx.one(
-            "SELECT room_order, num FROM events WHERE room = $1 AND position <= $2 AND standing = 0
-             ORDER BY position DESC LIMIT 1",
+            "SELECT room_order, num FROM
+                 (SELECT room_order, num FROM events WHERE room = $1 AND position <= $2 AND standing = 0
+                  ORDER BY position DESC LIMIT 100) newest
+             ORDER BY room_order DESC, num DESC LIMIT 1",
             &[room.into(), at.into()],
             |row| Ok(RoomPlace { room_order: row.int(0)?, num: EventNum(row.int(1)? + 1) }),
         )?;

@@ -41,13 +41,56 @@ pub(crate) fn timeline(tx: &mut Tx<'_>, query: &TimelineQuery<'_>) -> Result<Tim
     let room = query.room;
     let shut = filter.timeline.is_shut() || !filter.timeline.allows_room(&room.room_id);
     let limit = if shut { 0 } else { filter.timeline_limit };
-    let (mut rows, limited) = if shut { (Vec::new(), false) } else { newest(tx, query, limit)? };
-    rows.reverse();
-    let place = match rows.first() {
-        Some(oldest) => RoomPlace::before(oldest),
-        None => tx.events().place_at(room.num, query.upto)?,
+    // Who knows nothing of the room gets it in its order; who knows some of it, as it came.
+    let anew = query.after == Position(0);
+    let (mut rows, limited) = match (shut, anew) {
+        (true, _) => (Vec::new(), false),
+        (false, true) => last(tx, query, limit)?,
+        (false, false) => newest(tx, query, limit)?,
     };
-    Ok(Timeline { rows, limited, prev_batch: place.into() })
+    rows.reverse();
+    let prev_batch = match (rows.first(), anew) {
+        (Some(first), true) => PageToken::Before(RoomPlace::before(first), query.upto),
+        // What came before it, also where its place in the room is before theirs.
+        (Some(EventRow { position: Some(Position(position)), .. }), false) => {
+            let upto = Position(position - 1);
+            PageToken::Before(tx.events().place_at(room.num, upto)?, upto)
+        }
+        _ => PageToken::Before(tx.events().place_at(room.num, query.upto)?, query.upto),
+    };
+    Ok(Timeline { rows, limited, prev_batch })
+}
+
+/// The last events in the room's order that pass, last first, and whether there are more.
+fn last(tx: &mut Tx<'_>, query: &TimelineQuery<'_>, limit: usize) -> Result<(Vec<EventRow>, bool), StoreError> {
+    let mut rows: Vec<EventRow> = Vec::new();
+    let mut place = tx.events().place_at(query.room.num, query.upto)?;
+    let (mut step, mut scanned) = (i64::try_from(limit).unwrap_or(0) + 1, 0);
+    let gaps: FxHashSet<EventNum> = tx.events().gaps(query.room.num)?.into_iter().map(|(event, _)| event).collect();
+    loop {
+        let before = tx.events().before(query.room.num, place, step)?;
+        let found = i64::try_from(before.len()).unwrap_or(i64::MAX);
+        for row in before {
+            place = RoomPlace::before(&row);
+            let gap = gaps.contains(&row.num);
+            let came = row.position.is_some_and(|position| position <= query.upto);
+            if came && passes(tx, query, &row)? {
+                if rows.len() == limit {
+                    return Ok((rows, true));
+                }
+                rows.push(row);
+            }
+            // What is missing before it is not in the timeline: it ends there.
+            if gap && came {
+                return Ok((rows, true));
+            }
+        }
+        scanned += found;
+        if found < step || scanned >= SCAN_MOST {
+            return Ok((rows, found == step));
+        }
+        step = SCAN_STEP;
+    }
 }
 
 /// The newest events that pass, newest first, and whether there are more.

@@ -30,12 +30,18 @@ impl Views {
             let row = visible_event(tx, &access, &event_id)?;
             let count = limit(count, filter.limit);
             let mut sieve = Sieve::new(tx, &filter, &access.room)?;
-            let before =
-                Stretch { from: RoomPlace::before(&row), to: None, direction: Direction::Backward, limit: count / 2 };
+            let before = Stretch {
+                from: RoomPlace::before(&row),
+                to: None,
+                upto: None,
+                direction: Direction::Backward,
+                limit: count / 2,
+            };
             let before = before.read(tx, &access, &mut sieve)?.rows;
             let after = Stretch {
                 from: RoomPlace::after(&row),
                 to: None,
+                upto: None,
                 direction: Direction::Forward,
                 limit: count - count / 2,
             };

@@ -41,6 +41,17 @@ pub struct RoomEventFilter {
 }
 
 impl RoomEventFilter {
+    /// Whether it picks events out of those of the room.
+    pub(crate) fn picks(&self) -> bool {
+        let Self {
+            types, not_types, senders, not_senders, contains_url, related_by_rel_types, related_by_senders, ..
+        } = self;
+        [types, not_types, senders, not_senders, related_by_rel_types, related_by_senders]
+            .into_iter()
+            .any(Option::is_some)
+            || contains_url.is_some()
+    }
+
     /// From the JSON in a query.
     pub fn parse(json: &str) -> Result<Self, ViewError> {
         // The parser would take a list for a struct without names.

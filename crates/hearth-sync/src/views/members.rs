@@ -102,7 +102,7 @@ impl Views {
 fn snapshot_at(tx: &mut Tx<'_>, access: &Access, token: PageToken) -> Result<Option<SnapshotNum>, StoreError> {
     let position = match token {
         PageToken::Sync(token) => token.position,
-        PageToken::Place(place) => {
+        PageToken::Place(place) | PageToken::Before(place, _) => {
             let before = tx.events().before(access.room.num, place, 1)?;
             before.first().and_then(|row| row.position).unwrap_or(Position(0))
         }

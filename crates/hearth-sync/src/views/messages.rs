@@ -59,17 +59,20 @@ impl Views {
             // The room first: who may not look into it learns nothing else.
             let access = Access::require(tx, &reader, &room_id)?;
             let direction = request.direction.ok_or(ViewError::MissingParam("dir"))?;
-            let place = |tx: &mut Tx<'_>, token: &Option<String>| match token {
-                Some(token) => Ok(Some(token.parse::<PageToken>()?.place(tx, access.room.num)?)),
-                None => Ok::<_, ViewError>(None),
+            let read = |token: &Option<String>| token.as_deref().map(str::parse::<PageToken>).transpose();
+            let (from, to) = (read(&request.from)?, read(&request.to)?);
+            let place = |tx: &mut Tx<'_>, token: Option<PageToken>| {
+                token.map(|token| token.place(tx, access.room.num)).transpose()
             };
-            let (from, to) = (place(tx, &request.from)?, place(tx, &request.to)?);
+            let upto = from.and_then(PageToken::upto).filter(|_| direction == Direction::Backward);
+            let (from, to) = (place(tx, from)?, place(tx, to)?);
             let stretch = Stretch {
                 from: match from {
                     Some(from) => from,
                     None => outset(tx, &access, direction)?,
                 },
                 to,
+                upto,
                 direction,
                 limit: limit(request.limit, request.filter.limit),
             };
@@ -82,9 +85,12 @@ impl Views {
                 Some(from) => write_string(&mut out, from),
                 None => write_token(&mut out, stretch.from),
             }
-            if let Some(next) = page.next {
+            // A client that looks for some events only may look further, though there is nothing.
+            let end =
+                page.next.or_else(|| page.rows.last().map(|row| stretch.past(row)).filter(|_| request.filter.picks()));
+            if let Some(next) = end {
                 out.push_str(",\"end\":");
-                write_token(&mut out, next);
+                write_string(&mut out, &PageToken::at(next, upto).to_string());
             }
             out.push_str(",\"chunk\":[");
             access.write(tx, &mut out, &page.rows)?;

@@ -2,7 +2,7 @@
 //!
 //! Invisible events are passed over, up to a bound; then the reader gets less than he asked for and a token to go on.
 
-use hearth_store::{EventRow, RoomPlace, StoreError, Tx};
+use hearth_store::{EventRow, Position, RoomPlace, StoreError, Tx};
 use serde::Deserialize;
 
 use super::access::Access;
@@ -29,6 +29,8 @@ pub enum Direction {
 pub(crate) struct Stretch {
     pub(crate) from: RoomPlace,
     pub(crate) to: Option<RoomPlace>,
+    /// What came after this position is left out.
+    pub(crate) upto: Option<Position>,
     pub(crate) direction: Direction,
     pub(crate) limit: usize,
 }
@@ -73,7 +75,8 @@ impl Stretch {
                 place = self.past(row);
             }
             let mut visible = Vec::with_capacity(rows.len());
-            for row in rows {
+            let is_new = |row: &EventRow| self.upto.is_some_and(|upto| row.position.is_some_and(|at| at > upto));
+            for row in rows.into_iter().filter(|row| !is_new(row)) {
                 if access.may_see(tx, &row)? {
                     visible.push(row);
                 }
@@ -95,7 +98,8 @@ impl Stretch {
         }
     }
 
-    fn past(&self, row: &EventRow) -> RoomPlace {
+    /// The place behind an event, in the direction of reading.
+    pub(crate) fn past(&self, row: &EventRow) -> RoomPlace {
         match self.direction {
             Direction::Backward => RoomPlace::before(row),
             Direction::Forward => RoomPlace::after(row),

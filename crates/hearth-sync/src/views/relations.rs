@@ -66,6 +66,7 @@ impl Views {
             let stretch = Stretch {
                 from: place(tx, &request.from)?.unwrap_or(outset),
                 to: place(tx, &request.to)?,
+                upto: None,
                 direction: request.direction,
                 limit: limit(request.limit, None),
             };

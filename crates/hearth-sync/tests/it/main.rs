@@ -15,7 +15,7 @@ use hearth_room::{
     StateAt, StateIdsAt, Template, Unanswered, WantedKey,
 };
 use hearth_store::{DatabaseUrl, Noun, Store, StoreOptions, WallTime};
-use hearth_sync::{Filter, SyncRequest, SyncToken, Syncs};
+use hearth_sync::{Direction, Filter, MessagesRequest, Reader, SyncRequest, SyncToken, Syncs, Views};
 use hearth_user::presence::{Presence, SetPresence};
 use serde_json::{Value, json};
 
@@ -157,6 +157,42 @@ impl House {
     }
 
     async fn sync(&self, user: &UserId, since: Option<&Value>, state_after: Option<&'static str>) -> Value {
+        self.sync_with(user, since, state_after, Filter::none()).await
+    }
+
+    /// At most so many events.
+    async fn sync_some(&self, user: &UserId, since: Option<&Value>, limit: usize) -> Value {
+        let filter = json!({ "room": { "timeline": { "limit": limit } } }).to_string();
+        let filter = Filter::new(hearth_user::filters::parse(&filter).expect("a filter"));
+        self.sync_with(user, since, None, filter).await
+    }
+
+    /// What alice reads back from a token, without what made the room.
+    async fn page_back(&self, from: &Value) -> Vec<String> {
+        let id = alice().to_owned();
+        let user = self.store.read(move |tx| Ok(tx.string_num(id.as_str())?.expect("known"))).await.expect("reads");
+        let views = Views::new(self.store.clone(), WallTime::manual(NOW_MS));
+        let mut said = Vec::new();
+        let mut from = from.as_str().map(str::to_owned);
+        while from.is_some() {
+            let reader = Reader { user, user_id: alice().to_owned(), device: None, now_ms: NOW_MS };
+            let direction = Some(Direction::Backward);
+            let request = MessagesRequest { from, direction, limit: Some(2), ..MessagesRequest::default() };
+            let page = views.messages(reader, self.room.clone(), request).await.expect("a page");
+            let page: Value = serde_json::from_str(&page.json).expect("JSON");
+            said.extend(bodies(&page["chunk"]).into_iter().map(str::to_owned));
+            from = page["end"].as_str().map(str::to_owned);
+        }
+        said
+    }
+
+    async fn sync_with(
+        &self,
+        user: &UserId,
+        since: Option<&Value>,
+        state_after: Option<&'static str>,
+        filter: Filter,
+    ) -> Value {
         let id = user.to_owned();
         let num = self.store.read(move |tx| Ok(tx.string_num(id.as_str())?.expect("known"))).await.expect("reads");
         let since = since.map(|answer| answer["next_batch"].as_str().expect("a token"));
@@ -165,7 +201,7 @@ impl House {
             user_id: user.to_owned(),
             device: None,
             since: since.map(|token| token.parse::<SyncToken>().expect("a token")),
-            filter: Arc::new(Filter::none()),
+            filter: Arc::new(filter),
             full_state: false,
             state_after,
             timeout: Duration::ZERO,
@@ -254,6 +290,37 @@ async fn a_timeline_is_cut_where_events_are_missing() {
     assert_eq!(timeline["limited"], true);
     let bodies: Vec<_> = timeline["events"].as_array().expect("events").iter().map(|e| &e["content"]["body"]).collect();
     assert_eq!(bodies, [&json!("after")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_late_hides_nothing_from_who_pages_back() {
+    let house = House::new().await;
+    let base = house.base().await;
+    let since = house.sync(alice(), None, None).await;
+    for body in ["one", "two", "three"] {
+        house.rooms.send(alice(), &house.room, text(body), None, None).await.expect("may talk");
+    }
+    // Its place in the room is beside the first of them, and it comes last.
+    let late = house.made(text("late"), &base, NOW_MS);
+    house.receive(&late).await;
+    house.rooms.send(alice(), &house.room, text("four"), None, None).await.expect("may talk");
+    // Who knows the room hears what came last, and pages back through what came before that, and nothing twice.
+    let answer = house.sync_some(alice(), Some(&since), 2).await;
+    let timeline = &house.part(&answer, "join")["timeline"];
+    assert_eq!((bodies(&timeline["events"]), &timeline["limited"]), (vec!["late", "four"], &json!(true)), "{answer}");
+    assert_eq!(house.page_back(&timeline["prev_batch"]).await, ["three", "two", "one"]);
+    // Who does not know it gets it in its order.
+    let answer = house.sync_some(alice(), None, 2).await;
+    let timeline = &house.part(&answer, "join")["timeline"];
+    assert_eq!(bodies(&timeline["events"]), ["three", "four"], "{answer}");
+    let mut before = house.page_back(&timeline["prev_batch"]).await;
+    before.sort_unstable();
+    assert_eq!(before, ["late", "one", "two"]);
+}
+
+fn bodies(events: &Value) -> Vec<&str> {
+    let events = events.as_array().expect("events").iter();
+    events.filter_map(|event| event["content"]["body"].as_str()).collect()
 }
 
 fn text(body: &str) -> Draft {
