@@ -24,6 +24,8 @@ const ROUNDS: usize = 10;
 const LIMIT: u32 = 20;
 /// Events asked for one by one.
 const SINGLE: usize = 200;
+/// Events right before others that are asked for by themselves.
+const EDGES: usize = 20;
 /// Events fetched side by side.
 const BESIDE: usize = 16;
 /// Times that state is asked for, as what it makes known lets others be judged.
@@ -141,6 +143,17 @@ impl Rooms {
     }
 }
 
+/// What was sent of missing events.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// Nothing new.
+    Nothing,
+    /// Less than was asked for: there is no more.
+    AllThereIs,
+    /// There may be more.
+    AsManyAsAsked,
+}
+
 /// Why gathering ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GatherError {
@@ -168,10 +181,17 @@ impl<'a> Gathering<'a> {
         let mut lacking: Vec<Lacking> = events;
         // What was fetched stays here until it is judged.
         let mut fetched: FxHashSet<OwnedEventId> = FxHashSet::default();
+        let mut there_is_more = true;
         for _ in 0..ROUNDS {
             self.seek(&mut lacking, tries).await?;
-            self.fetch_auth(&mut lacking, tries).await?;
-            let added = self.fetch_missing(&mut lacking, &mut fetched).await?;
+            let came = match there_is_more {
+                true => self.fetch_missing(&mut lacking, &mut fetched).await?,
+                false => Came::Nothing,
+            };
+            there_is_more &= came == Came::AsManyAsAsked;
+            // What allows events often comes with those before them.
+            self.fetch_auth(&mut lacking, tries, false).await?;
+            let added = came != Came::Nothing;
             lacking = self.judge(lacking, judged).await?;
             if lacking.is_empty() {
                 return Ok(());
@@ -185,7 +205,7 @@ impl<'a> Gathering<'a> {
         for _ in 0..STATES {
             self.fetch_states(&mut lacking, tries).await?;
             lacking = self.judge(lacking, judged).await?;
-            self.fetch_auth(&mut lacking, tries).await?;
+            self.fetch_auth(&mut lacking, tries, true).await?;
         }
         self.judge(lacking, judged).await?;
         Ok(())
@@ -235,12 +255,12 @@ impl<'a> Gathering<'a> {
         Ok(rest)
     }
 
-    /// Asks for the events between what we have and what we were sent. True if there were any new ones.
+    /// Asks for the events between what we have and what we were sent.
     async fn fetch_missing(
         &self,
         lacking: &mut Vec<Lacking>,
         fetched: &mut FxHashSet<OwnedEventId>,
-    ) -> Result<bool, GatherError> {
+    ) -> Result<Came, GatherError> {
         let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
         let latest: Vec<OwnedEventId> = lacking
             .iter()
@@ -250,7 +270,7 @@ impl<'a> Gathering<'a> {
             .take(LIMIT as usize)
             .collect();
         if latest.is_empty() {
-            return Ok(false);
+            return Ok(Came::Nothing);
         }
         let num = self.room.num;
         let earliest = self.rooms.inner.store.read(move |tx| {
@@ -260,9 +280,10 @@ impl<'a> Gathering<'a> {
         let question = MissingEvents { earliest: earliest.await?, latest, limit: LIMIT, min_depth: 0 };
         let events = match self.neighbours.missing_events(self.server, &self.room.room_id, question).await {
             Ok(events) => events,
-            Err(Unanswered::Refused(_)) => return Ok(false),
+            Err(Unanswered::Refused(_)) => return Ok(Came::Nothing),
             Err(error) => return Err(error.into()),
         };
+        let is_full = events.len() >= LIMIT as usize;
         let events = self.checked(events).await?;
         let mut added = false;
         for pdu in events.into_iter().take(LIMIT as usize * 2) {
@@ -272,7 +293,11 @@ impl<'a> Gathering<'a> {
                 lacking.push(Lacking { arrival: Arrival::of(pdu), prev_events, auth_events: Vec::new() });
             }
         }
-        Ok(added)
+        Ok(match (added, is_full) {
+            (false, _) => Came::Nothing,
+            (true, false) => Came::AllThereIs,
+            (true, true) => Came::AsManyAsAsked,
+        })
     }
 
     /// Events that read well, are of this room, and are signed.
@@ -306,13 +331,14 @@ impl<'a> Gathering<'a> {
         Ok(self.signed(pdus).await)
     }
 
-    /// Fetches the auth events that are missing, with all that allows them.
-    async fn fetch_auth(&self, lacking: &mut [Lacking], tries: u32) -> Result<(), GatherError> {
+    /// Fetches the auth events that are missing, with all that allows them: also of events whose past is missing, or not yet.
+    async fn fetch_auth(&self, lacking: &mut [Lacking], tries: u32, all: bool) -> Result<(), GatherError> {
         let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
         for event in lacking.iter_mut() {
             let missing: Vec<OwnedEventId> =
                 event.auth_events.iter().filter(|id| !at_hand.contains(*id)).cloned().collect();
-            if missing.is_empty() || event.arrival.hopeless {
+            let has_past = event.prev_events.is_empty();
+            if missing.is_empty() || event.arrival.hopeless || !has_past && !all {
                 continue;
             }
             let chain = self.neighbours.event_auth(self.server, &self.room.room_id, &event.arrival.pdu.event_id).await;
@@ -355,11 +381,14 @@ impl<'a> Gathering<'a> {
 
     /// Asks for the states after events that nobody tells. Who sends an event must tell what it follows: only what was fetched
     /// may follow a gap, unless others were asked, too.
-    async fn fetch_states(&self, lacking: &mut [Lacking], tries: u32) -> Result<(), GatherError> {
+    async fn fetch_states(&self, lacking: &mut Vec<Lacking>, tries: u32) -> Result<(), GatherError> {
+        // Those that were sent, whose sender must tell what they follow.
+        let is_sent = |event: &Lacking| event.arrival.staged.is_some() && tries < SEEKERS;
+        self.fetch_edges(lacking, is_sent).await?;
         let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
         for event in lacking.iter_mut() {
-            let is_sent = event.arrival.staged.is_some() && tries < SEEKERS;
-            if is_sent || event.prev_events.is_empty() || event.prev_events.iter().any(|id| at_hand.contains(id)) {
+            if is_sent(event) || event.prev_events.is_empty() || event.prev_events.iter().any(|id| at_hand.contains(id))
+            {
                 continue;
             }
             event.arrival.told_state = self.told_after(&event.prev_events).await?;
@@ -372,6 +401,7 @@ impl<'a> Gathering<'a> {
         let mut told = Vec::with_capacity(missing.len());
         for id in missing.iter().take(STATES_AFTER) {
             let Some(before) = self.fetch_state(id).await? else { return Ok(None) };
+            // What allows it has come with the state.
             let unknown = self.unknown(vec![id.clone()]).await?;
             let events = self.fetch_single(&unknown).await?;
             self.keep_outliers(events).await?;
@@ -379,6 +409,29 @@ impl<'a> Gathering<'a> {
             told.push((id.clone(), before.iter().chain([id]).cloned().collect()));
         }
         Ok(Some(Told::After(told.into())))
+    }
+
+    /// Fetches the events that are missing right before others, by themselves. One that follows what is known is no edge.
+    async fn fetch_edges(
+        &self,
+        lacking: &mut Vec<Lacking>,
+        is_sent: impl Fn(&Lacking) -> bool,
+    ) -> Result<(), GatherError> {
+        let at_hand: FxHashSet<OwnedEventId> = lacking.iter().map(|event| event.arrival.pdu.event_id.clone()).collect();
+        let missing = lacking.iter().filter(|event| event.arrival.told_state.is_none() && !is_sent(event));
+        let missing = missing.flat_map(|event| &event.prev_events).filter(|id| !at_hand.contains(*id));
+        let mut edges = self.unknown(missing.cloned().collect()).await?;
+        edges.truncate(EDGES);
+        let mut outliers = Vec::new();
+        for pdu in self.fetch_single(&edges).await? {
+            if self.without_state(pdu.prev_events.clone()).await?.is_empty() {
+                let arrival = Arrival::of(pdu);
+                lacking.push(Lacking { arrival, prev_events: Vec::new(), auth_events: Vec::new() });
+            } else {
+                outliers.push(pdu);
+            }
+        }
+        self.keep_outliers(outliers).await
     }
 
     /// Those of these events the state after which is not known.

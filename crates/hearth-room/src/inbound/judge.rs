@@ -577,7 +577,12 @@ impl Appender<'_, '_> {
         self.tx.events().foresee(num, &pdu);
         let child = self.tx.events().lowest_child(num)?;
         let child = child.into_iter().chain(history.map(|ceiling| ceiling + 1)).min();
-        let room_order = self.room_order(&pdu, &prev_events, child);
+        // Events that are here without their past keep their place below it, too.
+        let mut below: Vec<i64> = prev_events.iter().map(|(_, known)| known.room_order).collect();
+        for missing in &missing {
+            below.extend(self.known(*missing)?.map(|known| known.room_order));
+        }
+        let room_order = self.room_order(&pdu, &below, child);
         let live = standing == Standing::Live && history.is_none();
         let replaces = match pdu.state_pair() {
             Some((kind, key)) if live => self.state_in(before, kind, key)?.map(|(num, _)| num),
@@ -613,8 +618,8 @@ impl Appender<'_, '_> {
     }
 
     /// Near the stated depth, behind all that is known to come before, before all that is known to come behind.
-    fn room_order(&self, pdu: &Pdu, prev_events: &[(EventNum, Known)], child: Option<i64>) -> i64 {
-        let floor = prev_events.iter().map(|(_, known)| known.room_order + 1).max().unwrap_or(i64::MIN);
+    fn room_order(&self, pdu: &Pdu, below: &[i64], child: Option<i64>) -> i64 {
+        let floor = below.iter().map(|order| order + 1).max().unwrap_or(i64::MIN);
         let depth = i64::try_from(pdu.depth).unwrap_or(i64::MAX);
         let wanted = depth.min(self.tip.room_order.saturating_add(AHEAD));
         let wanted = child.map_or(wanted, |child| wanted.min(child - 1));
