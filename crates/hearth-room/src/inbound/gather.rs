@@ -26,6 +26,8 @@ const LIMIT: u32 = 20;
 const SINGLE: usize = 200;
 /// Events right before others that are asked for by themselves.
 const EDGES: usize = 20;
+/// Auth events asked for by themselves before all that allows an event is asked for.
+const FEW: usize = 3;
 /// Events fetched side by side.
 const BESIDE: usize = 16;
 /// Times that state is asked for, as what it makes known lets others be judged.
@@ -340,6 +342,14 @@ impl<'a> Gathering<'a> {
             let has_past = event.prev_events.is_empty();
             if missing.is_empty() || event.arrival.hopeless || !has_past && !all {
                 continue;
+            }
+            // Mostly somebody's membership is missing, and what allows that is here: his whole chain is not needed.
+            if missing.len() <= FEW {
+                let singles = self.fetch_single(&missing).await?;
+                self.keep_outliers(singles).await?;
+                if self.unknown(missing.clone()).await?.is_empty() {
+                    continue;
+                }
             }
             let chain = self.neighbours.event_auth(self.server, &self.room.room_id, &event.arrival.pdu.event_id).await;
             let chain = match chain {
