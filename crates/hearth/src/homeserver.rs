@@ -396,6 +396,7 @@ fn limits(settings: &Settings, time: WallTime) -> Limits {
         server_invites_to_user: limits.server_invites_to_user,
         uploads: limits.uploads,
         downloads: limits.downloads,
+        federation_downloads: limits.federation_downloads,
         requests: limits.requests,
     };
     Limits::new(options, time)

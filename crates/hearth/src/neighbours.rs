@@ -28,6 +28,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+#[cfg(test)]
+mod fuzz;
+
 /// For an answer of a few events.
 const FEW: Limits = Limits { timeout: Duration::from_secs(30), response_bytes: 16 * 1024 * 1024 };
 /// For the state of a room.

@@ -25,16 +25,18 @@ pub(super) fn routes() -> Vec<Route> {
 /// `GET /_matrix/federation/v1/media/download/{mediaId}`
 async fn download(
     doors: Doors,
-    Signed { request, .. }: Signed<get_content::v1::Request>,
+    Signed { origin, request }: Signed<get_content::v1::Request>,
 ) -> Result<Response, ApiError> {
+    doors.limits.of_server(&origin)?;
     in_parts(doors.media.file(&wanted(&doors, request.media_id, request.timeout_ms)).await?).await
 }
 
 /// `GET /_matrix/federation/v1/media/thumbnail/{mediaId}`
 async fn thumbnail(
     doors: Doors,
-    Signed { request, .. }: Signed<get_content_thumbnail::v1::Request>,
+    Signed { origin, request }: Signed<get_content_thumbnail::v1::Request>,
 ) -> Result<Response, ApiError> {
+    doors.limits.of_server(&origin)?;
     use hearth_matrix::ruma::media::Method as Wished;
     let method = match request.method {
         None | Some(Wished::Scale) => Method::Scale,

@@ -11,6 +11,7 @@ mod classes;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hearth_matrix::ruma::ServerName;
 use hearth_store::{UserNum, WallTime};
 
 use crate::ApiError;
@@ -59,6 +60,8 @@ pub struct LimitOptions {
     pub uploads: Rate,
     /// Files and thumbnails that a user downloads.
     pub downloads: Rate,
+    /// Files and thumbnails that another server fetches.
+    pub federation_downloads: Rate,
     /// All other requests of a user.
     pub requests: Rate,
 }
@@ -78,6 +81,7 @@ impl Default for LimitOptions {
             server_invites_to_user: Rate::new(50, 20),
             uploads: Rate::new(500, 600),
             downloads: Rate::new(5_000, 6_000),
+            federation_downloads: Rate::new(5_000, 6_000),
             requests: Rate::new(5_000, 6_000),
         }
     }
@@ -154,6 +158,12 @@ impl Limits {
         inner.take(Kind::ServerInvites, of(server), 1)
     }
 
+    /// Another server fetches a file.
+    pub(crate) fn of_server(&self, server: &ServerName) -> Result<(), ApiError> {
+        let Some(inner) = &self.inner else { return Ok(()) };
+        inner.take(Kind::FederationDownloads, Of::Account(inner.buckets.fingerprint(server.as_str())), 1)
+    }
+
     /// A password is about to be tried for an account. It counts as wrong until [`PasswordTry::was_right`] is told.
     pub(crate) fn try_password(&self, user: &str) -> Result<PasswordTry, ApiError> {
         let Some(inner) = &self.inner else { return Ok(PasswordTry(None)) };
@@ -205,6 +215,7 @@ enum Kind {
     ServerInvitesToUser,
     Uploads,
     Downloads,
+    FederationDownloads,
     Requests,
 }
 
@@ -223,6 +234,7 @@ impl Kind {
             Self::ServerInvitesToUser => options.server_invites_to_user,
             Self::Uploads => options.uploads,
             Self::Downloads => options.downloads,
+            Self::FederationDownloads => options.federation_downloads,
             Self::Requests => options.requests,
         }
     }
@@ -241,6 +253,7 @@ impl Kind {
             Self::ServerInvitesToUser => "server_invites_to_user",
             Self::Uploads => "uploads",
             Self::Downloads => "downloads",
+            Self::FederationDownloads => "federation_downloads",
             Self::Requests => "requests",
         }
     }
@@ -292,6 +305,16 @@ mod tests {
         assert!(arrive("192.0.2.1"));
         assert!(!arrive("::ffff:192.0.2.1"), "the same address in another dress");
         assert!(arrive("192.0.2.2"));
+    }
+
+    #[test]
+    fn each_server_fetches_for_itself() {
+        let options = LimitOptions { federation_downloads: Rate::new(2, 60), ..LimitOptions::default() };
+        let limits = Limits::new(options, WallTime::manual(1_000_000));
+        let fetch = |server: &str| limits.of_server(<&ServerName>::try_from(server).unwrap());
+        assert!(fetch("a.test").is_ok() && fetch("a.test").is_ok());
+        assert_eq!(retry_after_ms(fetch("a.test")), Some(1000));
+        assert!(fetch("b.test").is_ok());
     }
 
     #[test]

@@ -222,6 +222,8 @@ section! {
         uploads: Rate = LimitOptions::default().uploads,
         /// Files and thumbnails that a user downloads.
         downloads: Rate = LimitOptions::default().downloads,
+        /// Files and thumbnails that another server fetches.
+        federation_downloads: Rate = LimitOptions::default().federation_downloads,
         /// All other requests of a user.
         requests: Rate = LimitOptions::default().requests,
     }

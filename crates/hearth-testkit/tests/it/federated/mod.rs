@@ -2,6 +2,7 @@
 
 mod delivery;
 mod doors;
+mod fuzz;
 mod invites;
 mod joins;
 mod keys;

@@ -328,3 +328,30 @@ async fn many_who_want_the_same_wait_for_one_fetch() {
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     peer.serving.drain().await;
 }
+
+#[tokio::test]
+async fn a_server_that_fetches_too_much_is_told_when_to_go_on() {
+    let (peer, server) = Peer::with_doors(Router::new(), |settings, _| {
+        settings.rate_limits.enabled = true;
+        settings.rate_limits.federation_downloads = hearth_api::Rate { burst: 2, per_minute: 60 };
+    })
+    .await;
+    let alice = server.user("alice").await;
+    let place = upload(&alice, "image/png", None, &encoded(halves(90, 70), ImageFormat::Png)).await;
+    let media_id = place.split('/').nth(1).expect("a media id");
+    let download = format!("/_matrix/federation/v1/media/download/{media_id}");
+    let thumbnail = format!("/_matrix/federation/v1/media/thumbnail/{media_id}?width=32&height=32");
+    for path in [&download, &thumbnail] {
+        assert_eq!(peer.request(&server, path).send().await.status, 200);
+    }
+    for path in [&download, &thumbnail] {
+        let refused = peer.request(&server, path).send().await;
+        assert_eq!(refused.refusal(), (429, "M_LIMIT_EXCEEDED".to_owned()));
+        assert!(refused.json()["retry_after_ms"].as_u64().is_some_and(|wait| wait > 0));
+    }
+    // Users are not in its way.
+    assert_eq!(self::download(&alice, &place).await.status, 200);
+    server.time.advance(1_000);
+    assert_eq!(peer.request(&server, &download).send().await.status, 200);
+    peer.serving.drain().await;
+}

@@ -122,7 +122,7 @@ impl House {
     }
 
     /// What is derived from the state fits the state.
-    async fn check_itself(&self, room: &OwnedRoomId, seed: u64) {
+    pub(in crate::federation) async fn check_itself(&self, room: &OwnedRoomId, seed: u64) {
         let at = format!("seed {seed}, {}", self.name);
         let tip = self.tip(room).await.expect("a tip");
         let mut counts = BTreeMap::<String, i64>::new();
