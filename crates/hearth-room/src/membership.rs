@@ -204,9 +204,9 @@ pub(crate) fn join(
     }
     match before {
         Some(Membership::Join) => return Ok(Ok(Step::Nothing)),
+        // Others know whether he may: what is known of him here may be from an earlier stay.
+        _ if appender.tip.partial => return Ok(Err(RoomError::UnableToAuthoriseJoin)),
         Some(Membership::Ban) => return forbidden(format!("{user} is banned from the room")),
-        // Others know whether he may.
-        None if appender.tip.partial => return Ok(Err(RoomError::UnableToAuthoriseJoin)),
         _ => {}
     }
     if guest && state_field(appender, "m.room.guest_access", "guest_access")?.as_deref() != Some("can_join") {

@@ -261,3 +261,32 @@ async fn the_whole_state_decides_over_what_was_believed() {
     assert_eq!((tip.joined, tip.extremities.len()), (3, 1));
     house.rooms.send(&user(0, 3), &room, text("on"), None, None).await.expect("may talk");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_ban_from_an_earlier_stay_does_not_hold_in_the_next() {
+    let net = Net::of(2, 1).await;
+    let (here, there) = (net.house(0), net.house(1));
+    let room = public_room(&here, RoomVersionId::V12).await;
+    join(&net, 1, &room).await;
+    let (host, first, second) = (user(0, 0), user(0, 1), user(1, 1));
+    there.rooms.enter(&second, &room, false, CanonicalJsonObject::new(), vec![name(0)]).await.expect("comes in");
+    net.calm_down().await;
+    here.rooms.change_membership(&host, &room, MemberAction::Ban(second.clone()), None).await.expect("may");
+    net.calm_down().await;
+    there.rooms.change_membership(&first, &room, MemberAction::Leave, None).await.expect("leaves");
+    net.calm_down().await;
+    // Nobody there hears of it.
+    here.rooms.change_membership(&host, &room, MemberAction::Unban(second.clone()), None).await.expect("may");
+    drop(net.packets().await);
+    net.omit_members.store(true, Relaxed);
+    lock(&net.stateless).insert(name(0));
+    for user in [&first, &second] {
+        let content = CanonicalJsonObject::new();
+        there.rooms.enter(user, &room, false, content, vec![name(0)]).await.expect("comes back");
+    }
+    assert!(there.rooms.is_partial(&room).await.expect("reads"));
+    lock(&net.stateless).clear();
+    net.calm_down().await;
+    assert_eq!(there.membership(&room, &second).await.as_deref(), Some("join"));
+    assert_eq!(there.state(&room).await, here.state(&room).await);
+}
