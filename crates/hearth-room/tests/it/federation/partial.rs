@@ -267,6 +267,7 @@ async fn a_ban_from_an_earlier_stay_does_not_hold_in_the_next() {
     let net = Net::of(2, 1).await;
     let (here, there) = (net.house(0), net.house(1));
     let room = public_room(&here, RoomVersionId::V12).await;
+    name_it(&net, &room).await;
     join(&net, 1, &room).await;
     let (host, first, second) = (user(0, 0), user(0, 1), user(1, 1));
     there.rooms.enter(&second, &room, false, CanonicalJsonObject::new(), vec![name(0)]).await.expect("comes in");
