@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::gather::{GatherError, Gathering};
 use super::judge::Outcome;
 use super::sorting::{By, sorted};
+use super::worker::is_notified;
 use super::{Arrival, Inbound};
 use crate::append::{Appender, MemberStep, member_change, visibility_at};
 use crate::{RoomError, Rooms, resolution, stripped};
@@ -91,9 +92,20 @@ impl Rooms {
             let mut pause = FIRST_PAUSE;
             loop {
                 match rooms.try_servers(&room_id).await {
-                    Ok(Attempt::Over) => break,
-                    Ok(Attempt::Again) => continue,
-                    Err(RoomError::Store(error)) if error == StoreError::Closed.to_string() => break,
+                    Ok(Attempt::Over) => {
+                        let mut completing = rooms.inner.inbound.completing();
+                        // Somebody may have come in anew since it was looked.
+                        if !is_notified(&notify) {
+                            completing.remove(&room_id);
+                            break;
+                        }
+                        continue;
+                    }
+                    Ok(Attempt::Again) => pause = FIRST_PAUSE,
+                    Err(RoomError::Store(error)) if error == StoreError::Closed.to_string() => {
+                        rooms.inner.inbound.completing().remove(&room_id);
+                        break;
+                    }
                     Err(error) => tracing::warn!(%room_id, %error, "the rest of a room's state could not be fetched"),
                 }
                 tokio::select! {
@@ -101,7 +113,6 @@ impl Rooms {
                     () = notify.notified() => pause = FIRST_PAUSE,
                 }
             }
-            rooms.inner.inbound.completing().remove(&room_id);
             rooms.inner.inbound.completed.notify_waiters();
         });
     }

@@ -140,7 +140,7 @@ fn is_closed(error: &RoomError) -> bool {
 }
 
 /// Whether the notifier holds a permit; takes it.
-fn is_notified(notify: &Notify) -> bool {
+pub(super) fn is_notified(notify: &Notify) -> bool {
     use std::task::{Context, Poll, Waker};
     let notified = std::pin::pin!(notify.notified());
     matches!(notified.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()))

@@ -90,11 +90,12 @@ impl Partials<'_, '_> {
         )
     }
 
-    /// The events behind which the state is not known, right before such events.
+    /// The events behind which the state is not known, right before such events: those before what comes first in the room first.
     pub fn gaps(&mut self, room: RoomNum) -> Result<Vec<EventNum>, StoreError> {
         self.tx.query(
-            "SELECT DISTINCT g.missing FROM gaps g JOIN partial_events p ON p.room = g.room AND p.event = g.event
-             WHERE g.room = $1 ORDER BY g.missing",
+            "SELECT g.missing FROM gaps g JOIN partial_events p ON p.room = g.room AND p.event = g.event
+             JOIN events e ON e.num = g.event
+             WHERE g.room = $1 GROUP BY g.missing ORDER BY min(e.room_order), g.missing",
             &[room.into()],
             |row| Ok(EventNum(row.int(0)?)),
         )
