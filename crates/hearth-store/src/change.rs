@@ -65,10 +65,12 @@ pub enum Change {
     },
     /// A user's membership changed without a live event: it was decided between branches of the room.
     MemberDecided(Arc<FeedDecision>),
-    /// The last part of a room's state came that we had entered without.
+    /// More of a room's state came that we had entered without.
     StateCompleted {
         /// Where.
         room: RoomNum,
+        /// It is all here.
+        whole: bool,
     },
     /// A user's membership record changed without an event: forgotten.
     Membership {

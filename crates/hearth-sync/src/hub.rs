@@ -325,11 +325,11 @@ impl Board {
                 // Whose own place was decided finds it in the store.
                 self.forget(decision.user);
             }
-            Change::StateCompleted { room } => {
+            Change::StateCompleted { room, whole } => {
                 for user in self.present.get(room).into_iter().flatten() {
                     if let Some(followed) = self.followed.get_mut(user) {
                         if let Some(stay) = followed.rooms.get_mut(room) {
-                            stay.partial = false;
+                            stay.partial &= !whole;
                         }
                         followed.wake(position);
                     }
@@ -424,7 +424,11 @@ impl Board {
                 }
             }
             Change::MemberDecided(decision) if decision.user == user => self.forget(user),
-            Change::StateCompleted { room } => drop(followed.rooms.get_mut(room).map(|stay| stay.partial = false)),
+            Change::StateCompleted { room, whole } => {
+                if let Some(stay) = followed.rooms.get_mut(room) {
+                    stay.partial &= !whole;
+                }
+            }
             Change::Receipt { room, user: reader, receipt, .. } if *reader == user => {
                 if let Some(stay) = followed.rooms.get_mut(room) {
                     stay.hear_receipt(receipt);
@@ -480,7 +484,7 @@ impl Board {
                 Change::MemberDecided(decision) if followed.rooms.contains_key(&decision.room) => {
                     return News::AskStore;
                 }
-                Change::StateCompleted { room } if followed.rooms.contains_key(room) => return News::AskStore,
+                Change::StateCompleted { room, .. } if followed.rooms.contains_key(room) => return News::AskStore,
                 _ => continue,
             };
             let Some(stay) = followed.rooms.get(&room) else { continue };

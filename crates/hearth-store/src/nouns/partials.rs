@@ -144,7 +144,7 @@ impl Partials<'_, '_> {
 
     /// Keeps a tip that moved without an event, before the state is whole.
     pub fn keep_tip(&mut self, room: &RoomRecord, tip: &Tip) {
-        let publication = Publication::new(Change::StateCompleted { room: room.num });
+        let publication = Publication::new(Change::StateCompleted { room: room.num, whole: false });
         self.tx.publish(move_tip(publication, room.num, tip, false));
     }
 
@@ -162,7 +162,7 @@ impl Partials<'_, '_> {
             let publication = decide_membership(room, decided);
             self.tx.publish(publication);
         }
-        let mut publication = Publication::new(Change::StateCompleted { room: room.num });
+        let mut publication = Publication::new(Change::StateCompleted { room: room.num, whole: true });
         publication.exec(
             "INSERT INTO room_state (room, position, snapshot) VALUES ($1, position($2), $3)",
             &[room.num.into(), Value::Position, tip.snapshot.map_or(0, |snapshot| snapshot.0).into()],
