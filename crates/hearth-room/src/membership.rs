@@ -4,8 +4,8 @@
 //! should be, and which refusals a client hears.
 //! Spec: client-server API, "Room membership"; room version 8, "Restricted rooms".
 
-use hearth_matrix::Draft;
 use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use hearth_matrix::{Draft, Pdu, RoomVersionRules};
 use hearth_store::{Membership, Noun, StoreError, Tx};
 
 use crate::append::{Appender, Decision};
@@ -239,10 +239,8 @@ fn is_told_elsewhere(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<b
 
 /// A member of ours who may let a user into a restricted room whose conditions the user meets.
 fn authoriser(appender: &mut Appender<'_, '_>, user: &UserId) -> Decision<OwnedUserId> {
-    match meets_restriction(appender, user)? {
-        Restriction::Met => {}
-        Restriction::NotMet => return forbidden("You are in none of the rooms whose members may join this room"),
-        Restriction::Unknown => return Ok(Err(RoomError::UnableToAuthoriseJoin)),
+    if let Err(refusal) = meets_conditions(appender, user)? {
+        return Ok(Err(refusal));
     }
     let levels = appender.power_levels()?;
     let room = appender.room.num;
@@ -255,6 +253,47 @@ fn authoriser(appender: &mut Appender<'_, '_>, user: &UserId) -> Decision<OwnedU
         }
     }
     Ok(Err(RoomError::UnableToGrantJoin))
+}
+
+/// The member who lets somebody into a restricted room, by whose server a join says that it is signed.
+pub(crate) fn voucher(join: &Pdu, rules: &RoomVersionRules) -> Option<OwnedUserId> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        join_authorised_via_users_server: Option<OwnedUserId>,
+    }
+    if !rules.signatures.check_join_authorised_via_users_server || join.membership() != Some("join") {
+        return None;
+    }
+    serde_json::from_str::<Content>(join.content.get()).ok()?.join_authorised_via_users_server
+}
+
+/// Whether a join of another server's user, which says that this member of ours lets him in, may have our signature.
+pub(crate) fn may_vouch(appender: &mut Appender<'_, '_>, user: &UserId, voucher: &UserId) -> Decision<()> {
+    if matches!(appender.membership(user)?, Some(Membership::Join | Membership::Invite)) {
+        return Ok(Ok(()));
+    }
+    match state_field(appender, "m.room.join_rules", "join_rule")?.as_deref() {
+        Some("public") => return Ok(Ok(())),
+        Some("restricted" | "knock_restricted") => {}
+        _ => return forbidden("You are not invited to this room"),
+    }
+    if let Err(refusal) = meets_conditions(appender, user)? {
+        return Ok(Err(refusal));
+    }
+    let levels = appender.power_levels()?;
+    if appender.membership(voucher)? != Some(Membership::Join) || levels.user(voucher) < levels.invite() {
+        return Ok(Err(RoomError::UnableToGrantJoin));
+    }
+    Ok(Ok(()))
+}
+
+/// Refuses who does not meet the conditions of a restricted room, as far as we can tell.
+fn meets_conditions(appender: &mut Appender<'_, '_>, user: &UserId) -> Decision<()> {
+    match meets_restriction(appender, user)? {
+        Restriction::Met => Ok(Ok(())),
+        Restriction::NotMet => forbidden("You are in none of the rooms whose members may join this room"),
+        Restriction::Unknown => Ok(Err(RoomError::UnableToAuthoriseJoin)),
+    }
 }
 
 /// Whether a user meets the conditions of a restricted room.

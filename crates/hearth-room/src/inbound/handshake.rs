@@ -6,15 +6,15 @@
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{CanonicalJsonObject, EventId, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId};
-use hearth_matrix::signatures::{self, sign_event};
+use hearth_matrix::signatures::sign_event;
 use hearth_matrix::{Completion, Draft, Pdu, complete, rules, template_of};
-use hearth_store::{Standing, StoreError};
+use hearth_store::{RoomRecord, Standing, StoreError};
 
 use super::receive::standing_of;
 use super::signatures as check;
 use super::{Arrival, Template, Verdict};
 use crate::append::{Appender, Decision, PREV_EVENTS, Submission};
-use crate::{RoomError, Rooms, member_content};
+use crate::{RoomError, Rooms, member_content, membership};
 
 /// A member event that another server submits.
 #[derive(Clone, Copy)]
@@ -93,8 +93,10 @@ impl Rooms {
                 "the event is no {membership} of a user of the asking server"
             )));
         }
-        let needed = signatures::required(&pdu, room.rules).map_err(|error| bad(&error.to_string()))?;
-        if needed.contains(&self.inner.config.server_name) {
+        if let Some(voucher) = membership::voucher(&pdu, room.rules)
+            && voucher.server_name() == self.inner.config.server_name
+        {
+            self.check_vouched(&room, &pdu.sender, voucher).await?;
             let config = &self.inner.config;
             let signed = sign_event(&pdu.json, &config.server_name, &config.signing_key.get(), room.rules)
                 .map_err(|error| bad(&error.to_string()))?;
@@ -110,6 +112,22 @@ impl Rooms {
         }
         self.judge_now(room_id, pdu.clone()).await?;
         Ok(pdu)
+    }
+
+    /// Our signature under a join says that the user meets the conditions of a restricted room: they may have changed since we
+    /// drafted it, and who submits it need not have asked for a draft at all.
+    async fn check_vouched(
+        &self,
+        room: &Arc<RoomRecord>,
+        user: &UserId,
+        voucher: OwnedUserId,
+    ) -> Result<(), RoomError> {
+        let (room, user, config) = (room.clone(), user.to_owned(), self.inner.config.clone());
+        let read = self.inner.store.read(move |tx| {
+            let mut appender = Appender::at_tip(tx, room.clone(), &config)?;
+            membership::may_vouch(&mut appender, &user, &voucher)
+        });
+        read.await?
     }
 
     /// Judges one event that is to stand, and that is for us to send on: any other outcome is a refusal.

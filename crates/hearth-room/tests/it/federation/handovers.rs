@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomVersionId};
-use hearth_matrix::{Completion, Pdu, SigningKey, complete, rules};
-use hearth_room::{Dropped, RemoteReceipt, RoomError};
+use hearth_matrix::signatures::sign_event;
+use hearth_matrix::{Completion, Draft, Pdu, Place, SigningKey, V1Place, complete, rules, seal};
+use hearth_room::{Dropped, MemberAction, RemoteReceipt, RoomError};
 use hearth_store::Standing;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::{Net, key, lock, name, object, public_room, user};
+use super::strangers::{TALKS, forged};
+use super::{Net, joins, key, lock, name, object, public_room, user};
 
 const VERSION: RoomVersionId = RoomVersionId::V10;
 
@@ -152,4 +154,69 @@ async fn what_comes_twice_at_once_is_there_once() {
     assert!(one.expect("receives").iter().chain(&two.expect("receives")).all(|received| received.outcome == Ok(())));
     net.calm_down().await;
     assert_eq!(here.bodies(&room).await, ["once"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_meets_no_condition_of_a_restricted_room_is_not_vouched_for() {
+    let net = Net::of(2, 1).await;
+    let here = net.house(0);
+    let (gate, room) = (public_room(&here, VERSION).await, public_room(&here, VERSION).await);
+    here.rooms.change_membership(&user(1, 0), &room, MemberAction::Join { guest: false }, None).await.expect("may");
+    let restricted = async |allow: &str| {
+        let allow = json!([{ "type": "m.room_membership", "room_id": allow }]);
+        let rules = json!({ "join_rule": "restricted", "allow": allow });
+        here.set(&room, &user(0, 0), "m.room.join_rules", "", rules).await.expect("may");
+    };
+    // As it can be made of events that any member's server knows.
+    let submit = async |voucher: usize| {
+        let voucher = user(voucher, 0);
+        let places = [&TALKS[..2], &[("m.room.join_rules", ""), ("m.room.member", voucher.as_str())]].concat();
+        let content = json!({ "membership": "join", "join_authorised_via_users_server": voucher });
+        let draft = Draft::state("m.room.member", user(0, 1).as_str(), object(content));
+        let (tips, auth) = (here.tips(&room).await, here.places(&room, &places).await);
+        let join = forged(&room, &user(0, 1), draft, &tips, &auth, 20);
+        here.rooms.welcome(&name(1), &room, &join.event_id, &join.json, false).await.map(|_| ())
+    };
+    restricted(gate.as_str()).await;
+    let refused = submit(0).await;
+    assert!(matches!(refused, Err(RoomError::Forbidden(_))), "{refused:?}");
+    assert_eq!(here.membership(&room, &user(0, 1)).await, None);
+    restricted("!unknown:s1.test").await;
+    let refused = submit(0).await;
+    assert!(matches!(refused, Err(RoomError::UnableToAuthoriseJoin)), "{refused:?}");
+    restricted(gate.as_str()).await;
+    come_in(&net, 1, &gate).await;
+    let mut levels = here.content(&room, "m.room.power_levels", "").await.expect("levels");
+    levels["invite"] = json!(50);
+    here.set(&room, &user(0, 0), "m.room.power_levels", "", levels).await.expect("may");
+    let refused = submit(1).await;
+    assert!(matches!(refused, Err(RoomError::UnableToGrantJoin)), "{refused:?}");
+    submit(0).await.expect("meets the condition");
+    assert_eq!(here.membership(&room, &user(0, 1)).await.as_deref(), Some("join"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_id_that_names_us_gets_no_signature_for_it() {
+    let net = Net::of(2, 1).await;
+    let here = net.house(0);
+    let room = public_room(&here, RoomVersionId::V1).await;
+    let places = [&TALKS[..2], &[("m.room.join_rules", "")]].concat();
+    let (tips, auth) = (here.tips(&room).await, here.places(&room, &places).await);
+    let reference_hash = |_: &hearth_matrix::ruma::EventId| Some("AAAA".to_owned());
+    let place = Place {
+        room_id: Some(&room),
+        sender: &user(0, 1),
+        prev_events: &tips,
+        auth_events: &auth,
+        depth: 20,
+        origin_server_ts: 1_000_001,
+        server_name: &name(0),
+        v1: Some(V1Place { opaque: "ours", reference_hash: &reference_hash }),
+    };
+    let rules = rules(&RoomVersionId::V1).expect("known");
+    let join = seal(joins("Eve", &user(0, 1)), &place, &key(1), rules).expect("seals");
+    let signed = sign_event(&join.json, &name(1), &key(1), rules).expect("signs");
+    let refused = here.rooms.welcome(&name(1), &room, &join.event_id, &signed, false).await;
+    assert!(matches!(refused, Err(RoomError::InvalidParam(_))), "{refused:?}");
+    assert_eq!(here.membership(&room, &user(0, 1)).await, None);
 }

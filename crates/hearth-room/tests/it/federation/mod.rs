@@ -96,6 +96,11 @@ pub(super) fn object(value: serde_json::Value) -> CanonicalJsonObject {
     serde_json::from_value(value).expect("an object")
 }
 
+pub(super) fn joins(name: &str, user: &UserId) -> Draft {
+    let content = object(serde_json::json!({ "membership": "join", "displayname": name }));
+    Draft::state("m.room.member", user.as_str(), content)
+}
+
 pub(super) fn text(body: &str) -> Draft {
     Draft::message("m.room.message", object(serde_json::json!({ "msgtype": "m.text", "body": body })))
 }
@@ -154,6 +159,21 @@ impl Net {
     pub(super) async fn move_in_again(self: &Arc<Self>, n: usize, seed: u64) {
         let store = self.house(n).store.clone();
         self.start(n, store, seed).await;
+    }
+
+    /// The same with stores on the disk.
+    pub(super) async fn on_disk(servers: usize, seed: u64) -> (Arc<Self>, tempfile::TempDir) {
+        let (net, directory) = (Arc::new(Self::default()), tempfile::tempdir().expect("a directory"));
+        for n in 0..servers {
+            net.move_in(n, open(&directory, n).await, seed).await;
+        }
+        (net, directory)
+    }
+
+    /// A restart after which a server remembers only what is on the disk.
+    pub(super) async fn restart(self: &Arc<Self>, n: usize, directory: &tempfile::TempDir, seed: u64) {
+        self.house(n).store.close().await;
+        self.start(n, open(directory, n).await, seed).await;
     }
 
     pub(super) fn house(&self, n: usize) -> Arc<House> {
@@ -233,6 +253,11 @@ impl Net {
             }
         }
     }
+}
+
+async fn open(directory: &tempfile::TempDir, n: usize) -> Store {
+    let url = DatabaseUrl::Sqlite(directory.path().join(format!("{n}.db")));
+    Store::open(StoreOptions { url, threads: 2 }).await.expect("opens")
 }
 
 impl House {

@@ -26,12 +26,12 @@ async fn of_version(version: RoomVersionId) -> (Arc<Net>, OwnedRoomId) {
     (net, room)
 }
 
-fn lie(net: &Net, lies: Lies) {
+pub(super) fn lie(net: &Net, lies: Lies) {
     lock(&net.lies).insert(name(1), lies);
 }
 
 /// An event of the second server that stands nowhere.
-fn forged(
+pub(super) fn forged(
     room: &OwnedRoomId,
     sender: &OwnedUserId,
     draft: Draft,
@@ -52,25 +52,26 @@ fn forged(
     seal(draft, &place, &key(1), rules(&VERSION).expect("known")).expect("seals")
 }
 
-fn made_up(n: usize) -> OwnedEventId {
+pub(super) fn made_up(n: usize) -> OwnedEventId {
     OwnedEventId::try_from(format!("${n:0>43}")).expect("an event id")
 }
 
 impl House {
-    async fn tips(&self, room: &OwnedRoomId) -> Vec<OwnedEventId> {
+    pub(super) async fn tips(&self, room: &OwnedRoomId) -> Vec<OwnedEventId> {
         let tip = self.tip(room).await.expect("a tip").extremities;
         self.store.read(move |tx| tip.iter().map(|num| tx.events().id(*num)).collect()).await.expect("reads")
     }
 
-    async fn places(&self, room: &OwnedRoomId, places: &[(&str, &str)]) -> Vec<OwnedEventId> {
+    pub(super) async fn places(&self, room: &OwnedRoomId, places: &[(&str, &str)]) -> Vec<OwnedEventId> {
         let state = self.state(room).await;
         places.iter().filter_map(|(kind, key)| state.get(&((*kind).into(), (*key).into())).cloned()).collect()
     }
 }
 
-const TALKS: [(&str, &str); 3] = [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", "@u0:s1.test")];
+pub(super) const TALKS: [(&str, &str); 3] =
+    [("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", "@u0:s1.test")];
 
-async fn receive(net: &Net, pdu: &Pdu) {
+pub(super) async fn receive(net: &Net, pdu: &Pdu) {
     net.house(0).rooms.receive(&name(1), &[pdu.json.to_string()]).await.expect("the store works");
     net.calm_down().await;
 }
