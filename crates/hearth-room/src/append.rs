@@ -408,15 +408,16 @@ impl<'t, 'c> Appender<'t, 'c> {
         pdu: Arc<Pdu>,
         replaced: Option<(EventNum, Arc<Pdu>)>,
         auth_events: Vec<EventNum>,
-        redacts: Option<EventNum>,
+        mut redacts: Option<EventNum>,
         txn: Option<(DeviceNum, Arc<str>)>,
     ) -> Result<(), StoreError> {
-        let num = self.tx.events().next_num()?;
+        let num = self.tx.events().next_num_above(&auth_events)?;
         if let Some(target) = redacts
             && !self.pending.iter().any(|pending| pending.num == target)
             && self.tx.events().row(target)?.is_none()
         {
             self.tx.events().await_target(target, num)?;
+            redacts = None;
         }
         let setting = self.state("m.room.history_visibility", "")?;
         let visibility = visibility_at(&pdu, setting.as_ref().map(|(_, event)| &**event));

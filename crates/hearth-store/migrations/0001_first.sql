@@ -60,7 +60,7 @@ CREATE TABLE room_tips (
 
 CREATE TABLE event_ids (
     num      id_key(),
-    room     BIGINT NOT NULL,  -- 0 where the id is a hash (room version 3 and later)
+    room     BIGINT NOT NULL,  -- where it was heard of: in one room what another says of an id is nothing
     event_id bytes() NOT NULL,
     UNIQUE (event_id, room)
 );
@@ -145,6 +145,7 @@ CREATE TABLE awaited_auth (
     event BIGINT NOT NULL,
     PRIMARY KEY (auth, event)
 ) without_rowid();
+CREATE INDEX awaited_auth_of_event ON awaited_auth (event);
 
 -- Gaps behind an event: what was missing before it when it came. A timeline is cut there, also when history fills it later.
 CREATE TABLE gaps (

@@ -73,6 +73,13 @@ pub(crate) trait Engine {
     /// The next number of a source. What a rolled-back transaction took may come again after a restart only.
     fn next_number(&mut self, counter: Counter) -> Result<i64, StoreError>;
 
+    /// The next number of a source that is greater than one that was handed out before. Where only one writer hands them out,
+    /// each is.
+    fn next_number_above(&mut self, counter: Counter, above: i64) -> Result<i64, StoreError> {
+        let _ = above;
+        self.next_number(counter)
+    }
+
     /// The clock as the transaction sees it.
     fn position(&mut self) -> Result<Position, StoreError>;
 }
@@ -95,6 +102,11 @@ impl Block {
             self.next += 1;
             number
         })
+    }
+
+    /// Whether none of its numbers is greater than another.
+    pub(crate) fn ends_below(&self, other: i64) -> bool {
+        self.end.saturating_sub(1) <= other
     }
 
     /// Gives the rest back, but not the numbers that are gone.

@@ -80,6 +80,10 @@ impl Tx<'_> {
         self.engine.next_number(counter)
     }
 
+    pub(crate) fn next_number_above(&mut self, counter: Counter, above: i64) -> Result<i64, StoreError> {
+        self.engine.next_number_above(counter, above)
+    }
+
     /// The number of a string, if it was ever seen.
     pub fn string_num(&mut self, text: &str) -> Result<Option<StringNum>, StoreError> {
         if let Some(num) = self.learned.string_num(text).or_else(|| self.caches.string_num(text)) {

@@ -151,10 +151,7 @@ impl Appender<'_, '_> {
             return Ok(Verdict::Unplaced);
         }
 
-        let mut num = self.tx.events().intern(&self.room, &pdu.event_id)?;
-        if own.events.iter().any(|(auth, _)| *auth > num) {
-            num = self.tx.events().renumber(num)?;
-        }
+        let num = self.number(pdu, &own)?;
         let mut before = self.state_before(arrival, &prev_events, &missing_prev)?;
         let nums: Vec<EventNum> = prev_events.iter().map(|(num, _)| *num).collect();
         let is_told = !missing_prev.is_empty() && matches!(arrival.told_state, Some(Told::Before(_)));
@@ -200,10 +197,7 @@ impl Appender<'_, '_> {
         if !own.missing.is_empty() {
             return Ok(Verdict::Missing { prev_events: Vec::new(), auth_events: own.missing });
         }
-        let mut num = self.tx.events().intern(&self.room, &pdu.event_id)?;
-        if own.events.iter().any(|(auth, _)| *auth > num) {
-            num = self.tx.events().renumber(num)?;
-        }
+        let num = self.number(pdu, &own)?;
         let refusal = self.check_own(pdu, &own);
         let (standing, verdict) = match refusal {
             Some(reason) => (Standing::Rejected, Verdict::Rejected(reason)),
@@ -259,13 +253,12 @@ impl Appender<'_, '_> {
         if let Some(refusal) = self.refused_by(pdu, judged_on)? {
             return Ok(Err(RoomError::Forbidden(refusal)));
         }
-        let mut num = self.tx.events().intern(&self.room, &pdu.event_id)?;
-        if self.known(num)?.is_some_and(|known| known.standing == Standing::Live) {
+        if let Some(num) = self.tx.events().num(&self.room, &pdu.event_id)?
+            && self.known(num)?.is_some_and(|known| known.standing == Standing::Live)
+        {
             return Ok(Ok(()));
         }
-        if own.events.iter().any(|(auth, _)| *auth > num) {
-            num = self.tx.events().renumber(num)?;
-        }
+        let num = self.number(pdu, &own)?;
         if let Some(counts) = counts.filter(|_| self.tip.snapshot.is_none()) {
             self.tip.joined = counts.joined;
             self.tip.invited = counts.invited;
@@ -345,6 +338,24 @@ impl Appender<'_, '_> {
             }
         }
         Ok(own)
+    }
+
+    /// The number of an event that is judged now. That of a state event must be greater than those of the events that allow it:
+    /// one that was heard of before they came, or judged without them, gets another.
+    fn number(&mut self, pdu: &Pdu, own: &OwnAuth) -> Result<EventNum, StoreError> {
+        let old = self.tx.events().intern(&self.room, &pdu.event_id)?;
+        let auth: Vec<EventNum> = own.events.iter().map(|(num, _)| *num).collect();
+        if pdu.state_key.is_none() || auth.iter().all(|num| *num < old) {
+            return Ok(old);
+        }
+        let new = self.tx.events().renumber(&self.room, pdu, old, &auth)?;
+        for pending in &mut self.pending {
+            let named = pending.prev_events.iter_mut().chain(&mut pending.auth_events);
+            for num in named.chain([&mut pending.num]).filter(|num| **num == old) {
+                *num = new;
+            }
+        }
+        Ok(new)
     }
 
     /// Notes what is missing right before an event; their numbers.

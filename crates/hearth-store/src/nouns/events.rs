@@ -261,11 +261,12 @@ impl<'c> Tx<'c> {
 }
 
 impl Events<'_, '_> {
-    /// The number of an event id in a room, if it was ever heard of.
+    /// The number of an event id in a room, if it was ever heard of there. Each room has numbers of its own: what one says of an
+    /// id is nothing to another.
     pub fn num(&mut self, room: &RoomRecord, event_id: &EventId) -> Result<Option<EventNum>, StoreError> {
         self.tx.one(
             "SELECT num FROM event_ids WHERE event_id = $1 AND room = $2",
-            &[event_id.as_str().as_bytes().into(), id_scope(room).into()],
+            &[event_id.as_str().as_bytes().into(), room.num.into()],
             |row| Ok(EventNum(row.int(0)?)),
         )
     }
@@ -278,7 +279,7 @@ impl Events<'_, '_> {
         let num = self.next_num()?;
         self.tx.exec(
             "INSERT INTO event_ids (num, room, event_id) VALUES ($1, $2, $3)",
-            &[num.into(), id_scope(room).into(), event_id.as_str().as_bytes().into()],
+            &[num.into(), room.num.into(), event_id.as_str().as_bytes().into()],
         )?;
         Ok(num)
     }
@@ -286,6 +287,12 @@ impl Events<'_, '_> {
     /// A number for an event whose id nobody has heard of: a fresh one of ours.
     pub fn next_num(&mut self) -> Result<EventNum, StoreError> {
         self.tx.next_number(Counter::Events).map(EventNum)
+    }
+
+    /// Such a number that is greater than others: those of the events that allow it.
+    pub fn next_num_above(&mut self, others: &[EventNum]) -> Result<EventNum, StoreError> {
+        let above = others.iter().max().map_or(i64::MIN, |num| num.0);
+        self.tx.next_number_above(Counter::Events, above).map(EventNum)
     }
 
     /// The id behind a number.
@@ -652,8 +659,9 @@ impl Events<'_, '_> {
         notifications::publish(&mut publication, room.num, sender, event);
         if let Some(redacted) = event.redacts {
             publication.exec(
-                "UPDATE events SET redacted_by = $1, moved = position($2) WHERE num = $3 AND redacted_by IS NULL",
-                &[num.into(), Value::Position, redacted.into()],
+                "UPDATE events SET redacted_by = $1, moved = position($2)
+                 WHERE num = $3 AND room = $4 AND redacted_by IS NULL",
+                &[num.into(), Value::Position, redacted.into(), room.num.into()],
             );
         }
         if let Some(snapshot) = event.snapshot_after {
@@ -696,12 +704,6 @@ impl RoomPlace {
     pub fn after(event: &EventRow) -> Self {
         Self { room_order: event.room_order, num: EventNum(event.num.0 + 1) }
     }
-}
-
-/// Event ids that are hashes are one space; in room versions 1 and 2 strangers choose them, so each room is its own.
-pub(super) fn id_scope(room: &RoomRecord) -> i64 {
-    use hearth_matrix::ruma::RoomVersionId::{V1, V2};
-    if matches!(room.version, V1 | V2) { room.num.0 } else { 0 }
 }
 
 /// The end of an invite or of a knock is told to the user's server, which has no members in the room yet.

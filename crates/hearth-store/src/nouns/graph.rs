@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use hearth_matrix::Pdu;
 
-use super::events::id_scope;
 use crate::{EventNum, Events, Position, RoomNum, RoomRecord, SnapshotNum, Standing, StoreError, UserNum, Visibility};
 
 /// An event that takes no position: nobody waiting is told of it.
@@ -105,7 +104,7 @@ impl Events<'_, '_> {
     ) -> Result<(), StoreError> {
         self.tx.exec(
             "INSERT INTO event_ids (num, room, event_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            &[num.into(), id_scope(room).into(), pdu.event_id.as_str().as_bytes().into()],
+            &[num.into(), room.num.into(), pdu.event_id.as_str().as_bytes().into()],
         )?;
         self.tx.exec(
             "INSERT INTO event_json (num, json) VALUES ($1, $2) ON CONFLICT DO NOTHING",
@@ -230,20 +229,68 @@ impl Events<'_, '_> {
         Ok(found.is_some())
     }
 
-    /// Gives an event that is only heard of, or was rejected, a fresh number: greater than those of its auth events.
-    pub fn renumber(&mut self, old: EventNum) -> Result<EventNum, StoreError> {
-        let new = self.next_num()?;
+    /// Gives an event that is only heard of, or was rejected, a fresh number: greater than those of the events that allow it.
+    ///
+    /// Whatever names it by its number is told; it is in no state, nobody's membership, and redacts nothing.
+    pub fn renumber(
+        &mut self,
+        room: &RoomRecord,
+        pdu: &Pdu,
+        old: EventNum,
+        auth: &[EventNum],
+    ) -> Result<EventNum, StoreError> {
+        let new = self.next_num_above(auth)?;
         for sql in [
+            // Those that name it among what allows them were rejected, and wait for it.
+            "UPDATE event_auth SET auth = $1 WHERE auth = $2 AND event IN (SELECT event FROM awaited_auth WHERE auth = $2)",
+            "UPDATE awaited_auth SET auth = $1 WHERE auth = $2",
+            "UPDATE awaited_auth SET event = $1 WHERE event = $2",
+            "UPDATE event_auth SET event = $1 WHERE event = $2",
             "UPDATE event_ids SET num = $1 WHERE num = $2",
             "UPDATE events SET num = $1 WHERE num = $2",
             "UPDATE event_json SET num = $1 WHERE num = $2",
             "UPDATE event_edges SET parent = $1 WHERE parent = $2",
             "UPDATE relations SET parent = $1 WHERE parent = $2",
             "UPDATE redactions SET target = $1 WHERE target = $2",
-            "UPDATE event_auth SET event = $1 WHERE event = $2",
         ] {
             self.tx.exec(sql, &[new.into(), old.into()])?;
         }
+        for sql in [
+            "UPDATE gaps SET event = $1 WHERE room = $3 AND event = $2",
+            "UPDATE gaps SET missing = $1 WHERE room = $3 AND missing = $2",
+            "UPDATE partial_events SET event = $1 WHERE room = $3 AND event = $2",
+        ] {
+            self.tx.exec(sql, &[new.into(), old.into(), room.num.into()])?;
+        }
+        self.renumber_thread(room.num, old, new)?;
+        for id in &pdu.prev_events {
+            if let Some(parent) = self.num(room, id)? {
+                let sql = "UPDATE event_edges SET event = $1 WHERE parent = $2 AND event = $3";
+                self.tx.exec(sql, &[new.into(), parent.into(), old.into()])?;
+            }
+        }
         Ok(new)
+    }
+
+    /// A thread may begin before its root comes.
+    fn renumber_thread(&mut self, room: RoomNum, old: EventNum, new: EventNum) -> Result<(), StoreError> {
+        let sql = "SELECT 1 FROM threads WHERE room = $1 AND root = $2";
+        if self.tx.one(sql, &[room.into(), old.into()], |row| row.int(0))?.is_none() {
+            return Ok(());
+        }
+        self.tx.exec(
+            "UPDATE notifications SET thread = $1 WHERE event IN (SELECT num FROM events WHERE thread = $2)",
+            &[new.into(), old.into()],
+        )?;
+        self.tx.exec("UPDATE events SET thread = $1 WHERE thread = $2", &[new.into(), old.into()])?;
+        for sql in [
+            "UPDATE threads SET root = $1 WHERE room = $3 AND root = $2",
+            "UPDATE room_notes SET thread = $1 WHERE room = $3 AND thread = $2",
+            "UPDATE reads SET thread = $1 WHERE room = $3 AND thread = $2
+             AND usr IN (SELECT usr FROM memberships WHERE room = $3 AND local = 1)",
+        ] {
+            self.tx.exec(sql, &[new.into(), old.into(), room.into()])?;
+        }
+        Ok(())
     }
 }

@@ -361,7 +361,7 @@ pub(super) fn publish(publication: &mut Publication, room: RoomNum, sender: Stri
         );
     }
     if let Some(redacted) = event.redacts {
-        take_back(publication, redacted);
+        take_back(publication, room, redacted);
     }
     if let Some(user) = event.joins {
         // Who comes in has nothing to catch up with.
@@ -382,13 +382,13 @@ pub(super) fn publish(publication: &mut Publication, room: RoomNum, sender: Stri
 }
 
 /// A redacted event counts no more. Runs before it is marked as redacted.
-fn take_back(publication: &mut Publication, redacted: EventNum) {
+fn take_back(publication: &mut Publication, room: RoomNum, redacted: EventNum) {
     publication.exec(
         "INSERT INTO room_notes (room, position, thread, notify, highlight)
          SELECT room, position, COALESCE(thread, 0), -1, 0 FROM events
-         WHERE num = $1 AND outcome > 0 AND position IS NOT NULL AND redacted_by IS NULL
+         WHERE num = $1 AND room = $2 AND outcome > 0 AND position IS NOT NULL AND redacted_by IS NULL
          ON CONFLICT (room, position) DO UPDATE SET notify = -1, highlight = 0",
-        &[redacted.into()],
+        &[redacted.into(), room.into()],
     );
-    publication.exec("DELETE FROM notifications WHERE event = $1", &[redacted.into()]);
+    publication.exec("DELETE FROM notifications WHERE event = $1 AND room = $2", &[redacted.into(), room.into()]);
 }

@@ -36,11 +36,18 @@ impl Aside {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).query(sql, params, each)
     }
 
-    pub(super) fn next_number(&self, counter: Counter) -> Result<i64, StoreError> {
+    /// The next number above another. Each node hands out blocks of its own: where another's number is above what is left of
+    /// ours, that is thrown away. The next block is above all that were handed out.
+    pub(super) fn next_number_above(&self, counter: Counter, above: i64) -> Result<i64, StoreError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let i = counter as usize;
-        if let Some(number) = open.blocks[i].take() {
-            return Ok(number);
+        if open.blocks[i].ends_below(above) {
+            open.blocks[i].forget();
+        }
+        while let Some(number) = open.blocks[i].take() {
+            if number > above {
+                return Ok(number);
+            }
         }
         let mut start = None;
         open.query(next_block(counter), &[], &mut |row| {

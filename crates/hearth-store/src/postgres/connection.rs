@@ -439,8 +439,12 @@ impl Engine for Connection {
     }
 
     fn next_number(&mut self, counter: Counter) -> Result<i64, StoreError> {
+        self.next_number_above(counter, i64::MIN)
+    }
+
+    fn next_number_above(&mut self, counter: Counter, above: i64) -> Result<i64, StoreError> {
         match &self.aside {
-            Some(aside) => aside.next_number(counter),
+            Some(aside) => aside.next_number_above(counter, above),
             None => Err(StoreError::Misuse("no numbers here")),
         }
     }

@@ -5,6 +5,8 @@ mod gaps;
 mod handovers;
 mod invites;
 mod knocks;
+mod numbers;
+mod other_rooms;
 mod outcomes;
 mod partial;
 mod postgres;

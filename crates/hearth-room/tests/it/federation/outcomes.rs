@@ -383,7 +383,7 @@ impl House {
         read.await.expect("reads")
     }
 
-    async fn is_redacted(&self, room: &OwnedRoomId, event: &OwnedEventId) -> bool {
+    pub(super) async fn is_redacted(&self, room: &OwnedRoomId, event: &OwnedEventId) -> bool {
         let (room, event) = (room.clone(), event.clone());
         let read = self.store.read(move |tx| {
             let room = tx.rooms().by_id(&room)?.expect("the room");
