@@ -608,6 +608,12 @@ impl<'t, 'c> Appender<'t, 'c> {
                     thread: threaded,
                 };
                 tx.events().keep(&room, &kept)?;
+                if let Some(target) = redacts.filter(|_| standing == Standing::Live) {
+                    match events.iter_mut().find(|event: &&mut NewEvent| event.num == target) {
+                        Some(event) => drop(event.redacted_by.get_or_insert(num)),
+                        None => tx.events().redact_quietly(room.num, target, num)?,
+                    }
+                }
                 continue;
             }
             let member = match (member, pdu.state_key.as_deref()) {

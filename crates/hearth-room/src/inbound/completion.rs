@@ -16,15 +16,15 @@ use hearth_store::{
     DecidedMember, EventNum, Membership, Noun, RoomNum, RoomRecord, SnapshotNum, Standing, StateKey, StoreError,
     StringNum,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::gather::{GatherError, Gathering};
-use super::judge::Outcome;
+use super::judge::{FAILED, Outcome};
 use super::sorting::{By, sorted};
 use super::worker::is_notified;
-use super::{Arrival, Inbound};
+use super::{Arrival, Inbound, Told};
 use crate::append::{Appender, MemberStep, member_change, visibility_at};
 use crate::{RoomError, Rooms, resolution, stripped};
 
@@ -60,6 +60,26 @@ impl Inbound {
     }
 }
 
+/// Somebody fetches the rest of a room's state. However that ends, the next one who asks for it finds nobody at work.
+struct Completing {
+    rooms: Rooms,
+    room_id: OwnedRoomId,
+    notify: Arc<Notify>,
+}
+
+impl Drop for Completing {
+    fn drop(&mut self) {
+        let inbound = &self.rooms.inner.inbound;
+        let mut completing = inbound.completing();
+        // Somebody else may be at work by now.
+        if completing.get(&self.room_id).is_some_and(|notify| Arc::ptr_eq(notify, &self.notify)) {
+            completing.remove(&self.room_id);
+        }
+        drop(completing);
+        inbound.completed.notify_waiters();
+    }
+}
+
 impl Rooms {
     /// Takes up what was not finished before the last stop.
     pub(super) async fn complete_all(&self) -> Result<(), RoomError> {
@@ -87,25 +107,23 @@ impl Rooms {
             completing.insert(room_id.clone(), notify.clone());
             notify
         };
-        let rooms = self.clone();
+        let completing = Completing { rooms: self.clone(), room_id, notify };
         tokio::spawn(async move {
+            let Completing { rooms, room_id, notify } = &completing;
             let mut pause = FIRST_PAUSE;
             loop {
-                match rooms.try_servers(&room_id).await {
+                match rooms.try_servers(room_id).await {
                     Ok(Attempt::Over) => {
                         let mut completing = rooms.inner.inbound.completing();
                         // Somebody may have come in anew since it was looked.
-                        if !is_notified(&notify) {
-                            completing.remove(&room_id);
+                        if !is_notified(notify) {
+                            completing.remove(room_id);
                             break;
                         }
                         continue;
                     }
                     Ok(Attempt::Again) => pause = FIRST_PAUSE,
-                    Err(RoomError::Store(error)) if error == StoreError::Closed.to_string() => {
-                        rooms.inner.inbound.completing().remove(&room_id);
-                        break;
-                    }
+                    Err(RoomError::Store(error)) if error == StoreError::Closed.to_string() => break,
                     Err(error) => tracing::warn!(%room_id, %error, "the rest of a room's state could not be fetched"),
                 }
                 tokio::select! {
@@ -113,7 +131,6 @@ impl Rooms {
                     () = notify.notified() => pause = FIRST_PAUSE,
                 }
             }
-            rooms.inner.inbound.completed.notify_waiters();
         });
     }
 
@@ -193,7 +210,11 @@ impl Rooms {
                 Appender::at_tip(tx, record.clone(), &config)?.complete(&behind)
             });
             match write.await? {
-                Progress::Done => return Ok(Attempt::Over),
+                Progress::Done => {
+                    // What waited for an event that came with it is staged.
+                    self.wake_worker(room.room_id.clone());
+                    return Ok(Attempt::Over);
+                }
                 Progress::More => {}
                 Progress::Lacking => return Ok(Attempt::Again),
             }
@@ -211,18 +232,20 @@ impl Gathering<'_> {
         let mut behind = Behind::default();
         let mut members = Vec::new();
         for edge in edges.iter().take(EDGES) {
-            let told = self.fetch_state(edge).await?;
+            // Each state may be as large as any, though most of it is the same.
+            let of_edge = Gathering::new(self.rooms, self.neighbours, self.room, self.server);
+            let told = of_edge.fetch_state(edge).await?;
             let told = told.ok_or(RoomError::NotFound("the server does not know the state there"))?;
             if !self.unknown(vec![edge.clone()]).await?.is_empty() {
-                let event = self.fetch_single(std::slice::from_ref(edge)).await?;
+                let event = of_edge.fetch_single(std::slice::from_ref(edge)).await?;
                 self.keep_outliers(event).await?;
             }
+            // Told is the state before it; if it is state itself, it comes last.
             let mut told = told.to_vec();
+            told.push(edge.clone());
             if all && !self.unknown(told.clone()).await?.is_empty() {
                 return Err(RoomError::NotFound("the server does not have all events of the state there").into());
             }
-            // Told is the state before it; if it is state itself, it comes last.
-            told.push(edge.clone());
             let entries = self.entries(&told).await?;
             behind.insert(edge.clone(), entries);
             members.extend(told);
@@ -331,9 +354,11 @@ impl Appender<'_, '_> {
         let setting = self.state_in(Some(before), "m.room.history_visibility", "")?;
         let visibility = visibility_at(pdu, setting.as_ref().map(|(_, event)| &**event));
         match (row.standing, outcome) {
-            (Standing::Rejected, Outcome::Allowed | Outcome::SoftFailed(_)) if missing.is_empty() => {
+            (Standing::Rejected, Outcome::Allowed | Outcome::SoftFailed(_)) => {
                 // It stands after all, and clients hear of it now.
-                self.judge_arrival(&Arrival::of(pdu.clone()))?;
+                let told = missing.iter().filter_map(|id| Some((id.clone(), *known.get(id)?)));
+                let told_state = Some(Told::Known(told.collect()));
+                self.judge_arrival(&Arrival { told_state, sought: true, ..Arrival::of(pdu.clone()) })?;
             }
             (_, Outcome::Rejected(reason)) => {
                 self.tx.partials().revise(num, Standing::Rejected, Some(before), None, visibility)?;
@@ -367,6 +392,8 @@ impl Appender<'_, '_> {
         self.tip.extremities.remove(at);
         self.extremity_ids.remove(at);
         let mut todo = pdu.prev_events.clone();
+        let mut seen: FxHashSet<OwnedEventId> = todo.iter().cloned().collect();
+        let mut failed = 0;
         while let Some(id) = todo.pop() {
             let Some(prev) = self.tx.events().num(&self.room, &id)? else { continue };
             let Some(known) = self.known(prev)? else { continue };
@@ -377,10 +404,12 @@ impl Appender<'_, '_> {
                         self.extremity_ids.push(id);
                     }
                 }
-                Standing::Rejected | Standing::SoftFailed => {
-                    todo.extend(self.tx.events().pdu(&self.room, prev)?.prev_events.iter().cloned());
+                Standing::Rejected | Standing::SoftFailed if failed < FAILED => {
+                    failed += 1;
+                    let before = self.tx.events().pdu(&self.room, prev)?;
+                    todo.extend(before.prev_events.iter().filter(|id| seen.insert((*id).clone())).cloned());
                 }
-                Standing::Outlier | Standing::Partial => {}
+                Standing::Rejected | Standing::SoftFailed | Standing::Outlier | Standing::Partial => {}
             }
         }
         Ok(())
@@ -427,6 +456,28 @@ impl Appender<'_, '_> {
             };
             let before = before.map(|(membership, _, _)| membership);
             let step = MemberStep { local, before, after, stripped, counts: (self.tip.joined, self.tip.invited) };
+            let sender = self.tx.intern(pdu.sender.as_str())?;
+            if let Some(change) = member_change(self.tx, &target, step)? {
+                decided.push(DecidedMember { event, sender, change });
+            }
+            members.insert(user, (after, event, local));
+        }
+        // Who stands in what was told of one branch alone is not in the room if the branches together say so.
+        let entries = self.tx.state().load(room.num, new)?;
+        let places = entries.iter().filter(|entry| entry.key.kind == kind).map(|entry| entry.key.state_key);
+        let stand: FxHashSet<StringNum> = places.collect();
+        let mut gone: Vec<_> =
+            members.iter().filter(|(user, _)| !stand.contains(user)).map(|(user, row)| (*user, *row)).collect();
+        gone.sort_unstable_by_key(|(user, _)| *user);
+        for (user, (membership, event, local)) in gone {
+            if membership == Membership::Leave || event == EventNum(0) {
+                continue;
+            }
+            let target = self.tx.string(user)?;
+            let pdu = self.tx.events().pdu(&room, event)?;
+            let counts = (self.tip.joined, self.tip.invited);
+            let (before, after) = (Some(membership), Membership::Leave);
+            let step = MemberStep { local, before, after, stripped: None, counts };
             let sender = self.tx.intern(pdu.sender.as_str())?;
             if let Some(change) = member_change(self.tx, &target, step)? {
                 decided.push(DecidedMember { event, sender, change });

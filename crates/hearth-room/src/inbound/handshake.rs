@@ -135,7 +135,11 @@ impl Rooms {
         let arrival = Arrival { outbound: true, ..Arrival::of(pdu.clone()) };
         let verdicts = self.judge(room_id, vec![arrival]).await?;
         match verdicts.into_iter().next() {
-            Some(Verdict::Accepted) => Ok(()),
+            Some(Verdict::Accepted) => {
+                // What waited for it is staged.
+                self.wake_worker(room_id.to_owned());
+                Ok(())
+            }
             Some(Verdict::Known) => match self.event(room_id, &pdu.event_id).await? {
                 Some((_, Standing::Live | Standing::Partial)) => Ok(()),
                 _ => Err(RoomError::Forbidden("the room does not allow this event".into())),

@@ -54,7 +54,11 @@ impl Rooms {
             let gathering = Gathering::new(self, neighbours, &room, &server);
             match gathering.history(&edges, limit.min(LIMIT)).await {
                 Ok(0) => {}
-                Ok(came) => return Ok(came),
+                Ok(came) => {
+                    // What waited for an event that came is staged.
+                    self.wake_worker(room.room_id.clone());
+                    return Ok(came);
+                }
                 Err(error) => tracing::debug!(%room_id, %server, %error, "history could not be fetched"),
             }
         }

@@ -12,6 +12,7 @@ use hearth_store::{
     DecidedMember, EventNum, Membership, PartialRoom, SnapshotNum, StagedNum, Standing, StateDifference, StateKey,
     StoreError, Visibility,
 };
+use rustc_hash::FxHashSet;
 
 use super::install::Counts;
 use super::place::Whereabouts;
@@ -51,6 +52,8 @@ pub(crate) enum Told {
     Before(Arc<[OwnedEventId]>),
     /// After those of the events right before it that are missing.
     After(Arc<[(OwnedEventId, Vec<OwnedEventId>)]>),
+    /// The same as snapshots.
+    Known(Arc<[(OwnedEventId, SnapshotNum)]>),
 }
 
 /// What became of a remote event.
@@ -82,6 +85,8 @@ pub(super) struct Known {
     /// The state after it on its own branch; none if it is not known.
     pub(super) after: Option<SnapshotNum>,
     room_order: i64,
+    /// The event that redacted it.
+    redacted_by: Option<EventNum>,
 }
 
 /// Events that something hangs on.
@@ -101,6 +106,8 @@ struct Judged {
     history: Option<i64>,
     outbound: bool,
     partial: bool,
+    /// The event that redacted it while it did not stand yet.
+    redacted_by: Option<EventNum>,
 }
 
 /// An event's own auth events, as far as they are here.
@@ -133,12 +140,16 @@ impl Appender<'_, '_> {
     pub(super) fn judge_arrival(&mut self, arrival: &Arrival) -> Result<Verdict, StoreError> {
         let pdu = &arrival.pdu;
         let known = self.tx.events().num(&self.room, &pdu.event_id)?;
-        if let Some(num) = known
-            && let Some(known) = self.known(num)?
-            && matches!(known.standing, Standing::Live | Standing::Partial | Standing::SoftFailed)
+        let before_now = match known {
+            Some(num) => self.known(num)?,
+            None => None,
+        };
+        if before_now
+            .is_some_and(|known| matches!(known.standing, Standing::Live | Standing::Partial | Standing::SoftFailed))
         {
             return Ok(Verdict::Known);
         }
+        let redacted_by = before_now.and_then(|known| known.redacted_by);
         let (prev_events, missing_prev) = self.prev_events(pdu)?;
         let own = self.own_auth(pdu)?;
         let lacks_prev = !missing_prev.is_empty() && !arrival.is_told(&missing_prev);
@@ -179,8 +190,20 @@ impl Appender<'_, '_> {
         let auth_events = own.named_by(pdu);
         let (history, outbound) = (place.ceiling(), arrival.outbound);
         let pdu = pdu.clone();
-        let judged =
-            Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound, partial };
+        let judged = Judged {
+            num,
+            pdu,
+            standing,
+            prev_events,
+            missing,
+            auth_events,
+            before,
+            gap,
+            history,
+            outbound,
+            partial,
+            redacted_by,
+        };
         self.stand_remote(judged)?;
         Ok(verdict)
     }
@@ -220,9 +243,19 @@ impl Appender<'_, '_> {
             history: None,
             outbound: false,
             partial: false,
+            redacted_by: None,
         };
         self.pend(judged, Snapshots { before: None, after: None, current: None }, Visibility::Shared)?;
         Ok(verdict)
+    }
+
+    /// Why an event can't be by its own auth events, if so.
+    pub(super) fn refused_by_own(&mut self, pdu: &Pdu) -> Result<Option<RoomError>, StoreError> {
+        let own = self.own_auth(pdu)?;
+        if !own.missing.is_empty() {
+            return Ok(Some(RoomError::BadEvent("what allows the join was not sent along".into())));
+        }
+        Ok(self.check_own(pdu, &own).map(RoomError::Forbidden))
     }
 
     /// A room taken over, or taken up again: our join, and the state before it as another server told it.
@@ -281,9 +314,20 @@ impl Appender<'_, '_> {
             }
             None => self.tx.partials().end(self.room.num)?,
         }
-        let (pdu, history, gap, outbound, partial) = (pdu.clone(), None, true, false, servers.is_some());
-        let judged =
-            Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound, partial };
+        let judged = Judged {
+            num,
+            pdu: pdu.clone(),
+            standing,
+            prev_events,
+            missing,
+            auth_events,
+            before,
+            gap: true,
+            history: None,
+            outbound: false,
+            partial: servers.is_some(),
+            redacted_by: None,
+        };
         self.stand_remote(judged)?;
         // Also where the state is as it was, the room begins anew here.
         if let Some(snapshots) = self.pending.last_mut().and_then(|pending| pending.snapshots.as_mut()) {
@@ -295,10 +339,16 @@ impl Appender<'_, '_> {
     pub(super) fn known(&mut self, num: EventNum) -> Result<Option<Known>, StoreError> {
         if let Some(pending) = self.pending.iter().rfind(|pending| pending.num == num) {
             let after = pending.snapshots.and_then(|snapshots| snapshots.after.or(snapshots.before));
-            return Ok(Some(Known { standing: pending.standing, after, room_order: pending.room_order }));
+            let Pending { standing, room_order, redacted_by, .. } = *pending;
+            return Ok(Some(Known { standing, after, room_order, redacted_by }));
         }
         let row = self.tx.events().row(num)?.filter(|row| row.room == self.room.num);
-        Ok(row.map(|row| Known { standing: row.standing, after: row.state_after(), room_order: row.room_order }))
+        Ok(row.map(|row| Known {
+            standing: row.standing,
+            after: row.state_after(),
+            room_order: row.room_order,
+            redacted_by: row.redacted_by,
+        }))
     }
 
     /// The events right before one, and those of them whose state we don't know.
@@ -383,6 +433,9 @@ impl Appender<'_, '_> {
                 for (_, told) in told.iter().filter(|(id, _)| missing.contains(id)) {
                     states.push(self.snapshot_on(None, told)?);
                 }
+            }
+            Some(Told::Known(told)) => {
+                states.extend(told.iter().filter(|(id, _)| missing.contains(id)).map(|(_, state)| *state));
             }
             None => {}
         }
@@ -583,8 +636,8 @@ impl Appender<'_, '_> {
 
     /// Puts a judged event among the pending. True if live events come right after it.
     fn pend(&mut self, judged: Judged, snapshots: Snapshots, visibility: Visibility) -> Result<bool, StoreError> {
-        let Judged { num, pdu, standing, prev_events, missing, auth_events, before, gap, history, outbound, partial } =
-            judged;
+        let Judged { num, pdu, standing, prev_events, missing, auth_events, before, .. } = judged;
+        let Judged { gap, history, outbound, partial, redacted_by, .. } = judged;
         self.tx.events().foresee(num, &pdu);
         let child = self.tx.events().lowest_child(num)?;
         let child = child.into_iter().chain(history.map(|ceiling| ceiling + 1)).min();
@@ -600,7 +653,10 @@ impl Appender<'_, '_> {
             _ => None,
         };
         let redacts = if live || history.is_some() { self.remote_redaction(num, &pdu, before)? } else { None };
-        let redacted_by = self.redacted_before(num, &pdu)?;
+        let redacted_by = match redacted_by {
+            Some(redaction) => Some(redaction),
+            None => self.redacted_before(num, &pdu)?,
+        };
         if live {
             self.tip.room_order = self.tip.room_order.max(room_order);
         }
@@ -640,6 +696,7 @@ impl Appender<'_, '_> {
     /// Takes the events before a new one off the tip; behind failed ones, those before them.
     fn supersede(&mut self, prev_events: &[(EventNum, Standing)]) -> Result<(), StoreError> {
         let mut todo = prev_events.to_vec();
+        let mut seen: FxHashSet<EventNum> = todo.iter().map(|(num, _)| *num).collect();
         let mut failed = 0;
         while let Some((num, standing)) = todo.pop() {
             if let Some(at) = self.tip.extremities.iter().position(|extremity| *extremity == num) {
@@ -651,6 +708,7 @@ impl Appender<'_, '_> {
                 let pdu = self.tx.events().pdu(&self.room, num)?;
                 for id in &pdu.prev_events {
                     if let Some(num) = self.tx.events().num(&self.room, id)?
+                        && seen.insert(num)
                         && let Some(known) = self.known(num)?
                     {
                         todo.push((num, known.standing));

@@ -51,6 +51,7 @@ impl Arrival {
             None => false,
             Some(Told::Before(_)) => self.history.is_some(),
             Some(Told::After(told)) => missing.iter().all(|id| told.iter().any(|(told, _)| told == id)),
+            Some(Told::Known(told)) => missing.iter().all(|id| told.iter().any(|(told, _)| told == id)),
         }
     }
 

@@ -631,7 +631,8 @@ impl Events<'_, '_> {
                  position = excluded.position, room_order = excluded.room_order,
                  snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,
                  visibility = excluded.visibility, thread = excluded.thread, outcome = excluded.outcome,
-                 unread = excluded.unread, unread_thread = excluded.unread_thread, redacted_by = excluded.redacted_by",
+                 unread = excluded.unread, unread_thread = excluded.unread_thread,
+                 redacted_by = COALESCE(events.redacted_by, excluded.redacted_by)",
             &[
                 num.into(),
                 room.num.into(),

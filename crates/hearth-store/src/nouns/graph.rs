@@ -74,7 +74,7 @@ impl Events<'_, '_> {
              VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0, 0)
              ON CONFLICT (num) DO UPDATE SET standing = excluded.standing, room_order = excluded.room_order,
                  snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,
-                 visibility = excluded.visibility",
+                 visibility = excluded.visibility, redacted_by = COALESCE(events.redacted_by, excluded.redacted_by)",
             &[
                 num.into(),
                 room.num.into(),
@@ -91,6 +91,14 @@ impl Events<'_, '_> {
                 event.redacted_by.into(),
                 event.thread.into(),
             ],
+        )
+    }
+
+    /// A redaction from before what we know takes an event of its room away. It takes no position, so nobody is told.
+    pub fn redact_quietly(&mut self, room: RoomNum, target: EventNum, redaction: EventNum) -> Result<(), StoreError> {
+        self.tx.exec(
+            "UPDATE events SET redacted_by = $1 WHERE num = $2 AND room = $3 AND redacted_by IS NULL",
+            &[redaction.into(), target.into(), room.into()],
         )
     }
 
@@ -188,6 +196,25 @@ impl Events<'_, '_> {
             self.tx.exec("DELETE FROM awaited_auth WHERE auth = $1", &[auth.into()])?;
         }
         Ok(waiting)
+    }
+
+    /// Forgets events of a room that nobody of ours came into, some of them: how many.
+    pub fn forget_some(&mut self, room: RoomNum, limit: i64) -> Result<i64, StoreError> {
+        let nums: Vec<i64> = self.tx.query(
+            "SELECT num FROM events WHERE room = $1 ORDER BY room_order, num LIMIT $2",
+            &[room.into(), limit.into()],
+            |row| row.int(0),
+        )?;
+        for sql in [
+            "DELETE FROM awaited_auth WHERE event IN ints($1)",
+            "DELETE FROM event_auth WHERE event IN ints($1)",
+            "DELETE FROM event_json WHERE num IN ints($1)",
+            "DELETE FROM event_ids WHERE num IN ints($1)",
+            "DELETE FROM events WHERE num IN ints($1)",
+        ] {
+            self.tx.exec(sql, &[nums[..].into()])?;
+        }
+        Ok(nums.len() as i64)
     }
 
     /// Notes a gap behind an event.

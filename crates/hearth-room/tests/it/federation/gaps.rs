@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomVersionId};
 use hearth_room::MemberAction;
-
+use hearth_store::Standing;
 use serde_json::json;
 
-use super::{House, Net, Packet, name, public_room, user};
+use super::strangers::{TALKS, forged};
+use super::{House, Lies, Net, Packet, joins, lock, name, public_room, user};
 
 const VERSIONS: [RoomVersionId; 6] = [
     RoomVersionId::V1,
@@ -167,4 +168,49 @@ async fn what_is_too_old_to_be_placed_is_history() {
     assert_eq!(third.tip(&room).await, before);
     assert_eq!(third.state(&room).await, first.state(&room).await);
     assert!(net.asked() - asked < 30, "{} questions for one old event", net.asked() - asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redaction_that_is_history_takes_its_target_away() {
+    for version in VERSIONS {
+        let (net, room) = three(version.clone()).await;
+        let (first, third) = (net.house(0), net.house(2));
+        let said = first.send(&room, &user(0, 0), "a slip").await.expect("may talk");
+        let stays = first.send(&room, &user(0, 0), "no slip").await.expect("may talk");
+        first.rooms.redact(&user(0, 0), &room, &said, None, None).await.expect("may redact");
+        net.calm_down().await;
+        come_in(&net, 2, &room).await;
+        while third.rooms.backfill(&room, i64::MAX, 100).await.expect("the store works") > 0 {}
+        assert!(third.is_redacted(&room, &said).await, "version {version}");
+        assert!(!third.is_redacted(&room, &stays).await, "version {version}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_an_event_is_judged_when_that_comes_as_history() {
+    let (net, room) = three(RoomVersionId::V10).await;
+    let (first, third) = (net.house(0), net.house(2));
+    // Nobody came in by the older rules: nothing that is told of the present leads to them.
+    let mut rules = Vec::new();
+    for n in 0..2 {
+        let content = json!({ "join_rule": "public", "n": n });
+        rules.push(first.set(&room, &user(0, 0), "m.room.join_rules", "", content).await.expect("may"));
+    }
+    net.calm_down().await;
+    come_in(&net, 2, &room).await;
+    for n in 0..2 {
+        let events = [(rules[0].clone(), "{}".to_owned())].into();
+        let lies = Lies { missing_events: Some(Vec::new()), event_auth: Some(Vec::new()), events, ..Lies::default() };
+        lock(&net.lies).insert(name(n), lies);
+    }
+    let (tips, mut auth) = (third.tips(&room).await, third.places(&room, &TALKS).await);
+    auth.push(rules[0].clone());
+    let named = forged(&room, &user(0, 1), joins("Bob", &user(0, 1)), &tips, &auth, 20);
+    third.rooms.receive(&name(1), &[named.json.to_string()]).await.expect("the store works");
+    net.calm_down().await;
+    assert_eq!(third.standing(&room, &named.event_id).await, Some(Standing::Rejected));
+    lock(&net.lies).clear();
+    assert!(third.rooms.backfill(&room, i64::MAX, 100).await.expect("the store works") > 0);
+    net.calm_down().await;
+    assert_eq!(third.standing(&room, &named.event_id).await, Some(Standing::Live));
 }

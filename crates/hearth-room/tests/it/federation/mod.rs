@@ -5,6 +5,7 @@ mod gaps;
 mod handovers;
 mod invites;
 mod knocks;
+mod moves;
 mod numbers;
 mod other_rooms;
 mod outcomes;
@@ -67,6 +68,8 @@ pub(super) struct Net {
     pub(super) omit_members: AtomicBool,
     /// Servers that don't tell states.
     pub(super) stateless: Mutex<BTreeSet<OwnedServerName>>,
+    /// Who asks for a state next breaks down.
+    pub(super) breaks: AtomicBool,
 }
 
 /// Answers of a server that makes them up.
@@ -76,6 +79,8 @@ pub(super) struct Lies {
     pub(super) state_ids: BTreeMap<OwnedEventId, StateIdsAt>,
     pub(super) event_auth: Option<Vec<String>>,
     pub(super) events: BTreeMap<OwnedEventId, String>,
+    pub(super) template: Option<Template>,
+    pub(super) join: Option<JoinAnswer>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -390,6 +395,7 @@ impl View {
 
     fn ask_for_state(&self, server: &ServerName) -> Result<Arc<House>, Unanswered> {
         let house = self.ask(server)?;
+        assert!(!self.net.upgrade().is_some_and(|net| net.breaks.swap(false, Relaxed)), "as is wanted");
         match self.net.upgrade().is_some_and(|net| lock(&net.stateless).contains(server)) {
             true => Err(Unanswered::Unreachable("it takes its time".into())),
             false => Ok(house),
@@ -530,6 +536,9 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<Template, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if let Some(lie) = self.lie(server, |lies| lies.template.clone()) {
+                return Ok(lie);
+            }
             let template = house.rooms.join_template(room_id, user, versions).await.map_err(refused)?;
             Ok(Template { event: fuzz::told(&template.event), ..template })
         })
@@ -544,6 +553,9 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<JoinAnswer, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if let Some(lie) = self.lie(server, |lies| lies.join.clone()) {
+                return Ok(lie);
+            }
             let gate = self.net.upgrade().and_then(|net| lock(&net.gate).clone());
             if let Some(gate) = gate {
                 drop(gate.acquire().await);

@@ -264,6 +264,23 @@ async fn what_was_rejected_for_want_of_an_auth_event_is_judged_anew_when_it_come
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_redacted_while_it_was_rejected_stays_so_when_it_stands() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    let member_auth = [&MESSAGE_AUTH[..], &[("m.room.join_rules", "")]].concat();
+    let auth = forged(&there, &room, super::joins("Another", &user(0, 1)), &member_auth).await;
+    let mut names = auth_of(&there, &room, &MESSAGE_AUTH[..2]).await;
+    names.push(auth.event_id.clone());
+    let event = forged_with(&there, &room, message("a slip"), names).await;
+    assert_eq!(receive(&net, &event.json).await, Ok(()));
+    assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Rejected));
+    here.rooms.redact(&user(0, 0), &room, &event.event_id, None, None).await.expect("may redact");
+    assert_eq!(receive(&net, &auth.json).await, Ok(()));
+    assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Live));
+    assert!(here.is_redacted(&room, &event.event_id).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_branches_are_merged_by_events_that_say_nothing() {
     let (net, room) = two().await;
     let (here, there) = (net.house(0), net.house(1));

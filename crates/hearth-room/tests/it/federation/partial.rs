@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomVersionId, UserId};
+use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomVersionId};
 use hearth_matrix::{Draft, Pdu, Place, SUPPORTED_VERSIONS, rules, seal};
-use hearth_room::{MemberAction, RoomError};
+use hearth_room::{MemberAction, RoomError, StateIdsAt};
 use hearth_store::Standing;
 use serde_json::json;
 
-use super::{House, Net, key, lock, name, object, public_room, text, user};
+use super::strangers::TALKS;
+use super::{Lies, Net, key, lock, name, object, public_room, text, user};
 
 /// A room of three servers, into which somebody of the fourth comes while nobody tells him who else is there.
 async fn partial(version: RoomVersionId) -> (Arc<Net>, OwnedRoomId) {
@@ -165,101 +166,278 @@ async fn who_comes_back_before_it_is_whole_finds_it_whole_in_the_end() {
     assert_eq!(house.membership(&room, &me).await.as_deref(), Some("join"));
 }
 
-/// An event that claims what was true once.
-async fn claiming(
-    net: &Net,
-    room: &OwnedRoomId,
-    sender: &UserId,
-    draft: Draft,
-    prev: &OwnedEventId,
-    auth: Vec<OwnedEventId>,
-) -> Pdu {
-    let house: Arc<House> = net.house(0);
-    let depth = house.tip(room).await.expect("a tip").depth as u64 + 1;
-    let (prev, auth) = (std::slice::from_ref(prev), &auth[..]);
-    let place = Place {
-        room_id: Some(room),
-        sender,
-        prev_events: prev,
-        auth_events: auth,
-        depth,
-        origin_server_ts: 1_000_001,
-        server_name: sender.server_name(),
-        v1: None,
-    };
-    seal(draft, &place, &key(1), rules(&RoomVersionId::V10).expect("known")).expect("seals")
+/// A room into which somebody of the fourth server came while nobody tells him who is there. Somebody of the second, who had
+/// all power, is out; the fourth does not know.
+struct Believed {
+    net: Arc<Net>,
+    room: OwnedRoomId,
+    /// The state while the liar was in.
+    before: std::collections::BTreeMap<(String, String), OwnedEventId>,
+    own_join: OwnedEventId,
+    depth: u64,
+}
+
+const LIAR: usize = 1;
+const VICTIM: usize = 2;
+
+impl Believed {
+    async fn new() -> Self {
+        let net = Net::of(4, 1).await;
+        let room = public_room(&net.house(0), RoomVersionId::V10).await;
+        for n in 1..3 {
+            join(&net, n, &room).await;
+        }
+        name_it(&net, &room).await;
+        let levels = json!({ "users": { user(0, 0): 100, user(0, LIAR): 100, user(0, VICTIM): 50 } });
+        net.house(0).set(&room, &user(0, 0), "m.room.power_levels", "", levels).await.expect("may set");
+        net.calm_down().await;
+        let before = net.house(0).state(&room).await;
+        let leave = MemberAction::Leave;
+        net.house(1).rooms.change_membership(&user(0, LIAR), &room, leave, None).await.expect("leaves");
+        net.calm_down().await;
+        net.omit_members.store(true, Relaxed);
+        for n in 0..3 {
+            lock(&net.stateless).insert(name(n));
+        }
+        let house = net.house(3);
+        house.rooms.join_through(&user(0, 3), &room, &[name(0)], CanonicalJsonObject::new()).await.expect("joins");
+        deliver_all(&net).await;
+        let own_join = net.house(0).state(&room).await[&at("m.room.member", user(0, 3).as_str())].clone();
+        let depth = net.house(0).tip(&room).await.expect("a tip").depth as u64;
+        Self { net, room, before, own_join, depth }
+    }
+
+    /// An event of the first user of a server that claims what was true once.
+    fn claiming(&self, server: usize, draft: Draft, prev: &[OwnedEventId], auth: &[(&str, &str)], later: u64) -> Pdu {
+        let auth: Vec<OwnedEventId> =
+            TALKS[..2].iter().chain(auth).map(|(kind, key)| self.before[&at(kind, key)].clone()).collect();
+        let sender = user(0, server);
+        let place = Place {
+            room_id: Some(&self.room),
+            sender: &sender,
+            prev_events: prev,
+            auth_events: &auth,
+            depth: self.depth + later,
+            origin_server_ts: 1_000_000 + later as i64,
+            server_name: sender.server_name(),
+            v1: None,
+        };
+        seal(draft, &place, &key(server), rules(&RoomVersionId::V10).expect("known")).expect("seals")
+    }
+
+    fn kick(&self, prev: &[OwnedEventId], later: u64) -> Pdu {
+        let victim = user(0, VICTIM);
+        let kick = Draft::state("m.room.member", victim.as_str(), object(json!({ "membership": "leave" })));
+        let members = [("m.room.member", "@u0:s1.test"), ("m.room.member", "@u0:s2.test")];
+        self.claiming(LIAR, kick, prev, &members, later)
+    }
+
+    fn topic(&self, prev: &[OwnedEventId], later: u64) -> Pdu {
+        let topic = Draft::state("m.room.topic", "", object(json!({ "topic": "mine" })));
+        self.claiming(VICTIM, topic, prev, &[("m.room.member", "@u0:s2.test")], later)
+    }
+
+    async fn receive(&self, from: usize, events: &[Pdu]) {
+        let events: Vec<String> = events.iter().map(|event| event.json.to_string()).collect();
+        let house = self.net.house(3);
+        house.rooms.receive(&name(from), &events).await.expect("the store works");
+        deliver_all(&self.net).await;
+        house.let_work().await;
+    }
+
+    async fn complete(&self) {
+        lock(&self.net.stateless).clear();
+        while self.net.house(3).rooms.is_partial(&self.room).await.expect("reads") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        self.net.house(3).let_work().await;
+    }
+
+    async fn standing(&self, event: &Pdu) -> Option<Standing> {
+        self.net.house(3).standing(&self.room, &event.event_id).await
+    }
+}
+
+fn at(kind: &str, key: &str) -> (String, String) {
+    (kind.to_owned(), key.to_owned())
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_whole_state_decides_over_what_was_believed() {
+    let believed = Believed::new().await;
+    let (house, room) = (believed.net.house(3), &believed.room);
+    let (liar, victim) = (user(0, LIAR), user(0, VICTIM));
+    let kick = believed.kick(std::slice::from_ref(&believed.own_join), 1);
+    believed.receive(1, std::slice::from_ref(&kick)).await;
+    assert_eq!(believed.standing(&kick).await, Some(Standing::Live));
+    assert_eq!(house.membership(room, &victim).await.as_deref(), Some("leave"));
+
+    // What the victim does then is refused for now: for all that is known he is out.
+    let topic = believed.topic(std::slice::from_ref(&kick.event_id), 2);
+    believed.receive(2, std::slice::from_ref(&topic)).await;
+    assert_eq!(believed.standing(&topic).await, Some(Standing::Rejected));
+
+    believed.complete().await;
+    assert_eq!(believed.standing(&kick).await, Some(Standing::Rejected));
+    assert_eq!(believed.standing(&topic).await, Some(Standing::Live));
+    assert_eq!(house.membership(room, &victim).await.as_deref(), Some("join"));
+    assert_eq!(house.membership(room, &liar).await.as_deref(), Some("leave"));
+    assert_eq!(house.content(room, "m.room.topic", "").await, Some(json!({ "topic": "mine" })));
+    let tip = house.tip(room).await.expect("a tip");
+    assert_eq!((tip.joined, tip.extremities.len()), (3, 1));
+    house.rooms.send(&user(0, 3), room, text("on"), None, None).await.expect("may talk");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_after_all_stands_also_behind_a_gap() {
+    let believed = Believed::new().await;
+    let net = &believed.net;
+    let kick = believed.kick(std::slice::from_ref(&believed.own_join), 1);
+    believed.receive(1, std::slice::from_ref(&kick)).await;
+    // Beside the kick comes what nobody gives; of the state there the third server tells what is believed here.
+    let second = net.house(2);
+    let beside = second.send(&believed.room, &user(0, 2), "beside").await.expect("may talk");
+    drop(net.packets().await);
+    let state = net.house(3).state(&believed.room).await.into_values().collect();
+    let told = StateIdsAt { state, auth_chain: Vec::new() };
+    let (own_join, _) = second.rooms.event(&believed.room, &believed.own_join).await.expect("reads").expect("is there");
+    let nothing = StateIdsAt { state: Vec::new(), auth_chain: Vec::new() };
+    let edges = own_join.prev_events.iter().map(|id| (id.clone(), nothing.clone()));
+    let lies = Lies {
+        missing_events: Some(Vec::new()),
+        state_ids: edges.chain([(beside.clone(), told)]).collect(),
+        events: [(beside.clone(), "{}".to_owned())].into(),
+        ..Lies::default()
+    };
+    for n in 0..3 {
+        lock(&net.lies).insert(name(n), lies.clone());
+    }
+    lock(&net.stateless).remove(&name(2));
+    let topic = believed.topic(&[kick.event_id.clone(), beside], 3);
+    believed.receive(2, std::slice::from_ref(&topic)).await;
+    for _ in 0..1_000 {
+        if believed.standing(&topic).await.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert_eq!(believed.standing(&topic).await, Some(Standing::Rejected));
+    assert!(net.house(3).rooms.is_partial(&believed.room).await.expect("reads"));
+    lock(&net.lies).clear();
+    believed.complete().await;
+    assert_eq!(believed.standing(&kick).await, Some(Standing::Rejected));
+    assert_eq!(believed.standing(&topic).await, Some(Standing::Live));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_rejected_events_behind_one_that_does_not_stand_are_walked_once() {
+    let believed = Believed::new().await;
+    let mut layer = vec![believed.own_join.clone()];
+    for n in 0..6 {
+        // Join rules allow no message.
+        let auth = [("m.room.member", "@u0:s2.test"), ("m.room.join_rules", "")];
+        let next: Vec<Pdu> =
+            (0..20).map(|m| believed.claiming(VICTIM, text(&format!("{n} {m}")), &layer, &auth, n + 1)).collect();
+        believed.receive(2, &next).await;
+        for event in &next {
+            assert_eq!(believed.standing(event).await, Some(Standing::Rejected));
+        }
+        layer = next.into_iter().map(|event| event.event_id).collect();
+    }
+    let kick = believed.kick(&layer, 10);
+    believed.receive(1, std::slice::from_ref(&kick)).await;
+    assert_eq!(believed.standing(&kick).await, Some(Standing::Live));
+    let (done, ends) = std::sync::mpsc::channel();
+    // What walks without end does not end by itself.
+    std::thread::spawn(move || {
+        if ends.recv_timeout(std::time::Duration::from_secs(120)).is_err() {
+            eprintln!("rejected events are walked without end");
+            std::process::abort();
+        }
+    });
+    believed.complete().await;
+    done.send(()).expect("is awaited");
+    assert_eq!(believed.standing(&kick).await, Some(Standing::Rejected));
+    let tip = believed.net.house(3).tip(&believed.room).await.expect("a tip");
+    assert_eq!(tip.extremities.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_in_on_a_branch_alone_is_not_there_when_the_state_is_whole() {
+    let net = Net::of(4, 1).await;
+    let (here, second, fourth) = (net.house(0), net.house(1), net.house(3));
+    let room = public_room(&here, RoomVersionId::V10).await;
+    join(&net, 1, &room).await;
+    name_it(&net, &room).await;
+    let invite = MemberAction::Invite(user(0, 3));
+    here.rooms.change_membership(&user(0, 0), &room, invite, None).await.expect("may invite");
+    net.calm_down().await;
+    net.cut(0, 1);
+    here.set(&room, &user(0, 0), "m.room.join_rules", "", json!({ "join_rule": "invite" })).await.expect("may");
+    let come = MemberAction::Join { guest: false };
+    second.rooms.change_membership(&user(1, 1), &room, come, None).await.expect("may for all that is known there");
+    let packets = net.packets().await;
+    net.heal();
+    for packet in &packets {
+        net.deliver(packet).await;
+    }
+    net.calm_down().await;
+    assert_eq!(second.membership(&room, &user(1, 1)).await, None);
+    assert_eq!(second.tip(&room).await.expect("a tip").extremities.len(), 2);
+    net.omit_members.store(true, Relaxed);
+    lock(&net.stateless).extend([name(0), name(1)]);
+    fourth.rooms.join_through(&user(0, 3), &room, &[name(1)], CanonicalJsonObject::new()).await.expect("joins");
+    deliver_all(&net).await;
+    assert!(fourth.rooms.is_partial(&room).await.expect("reads"));
+    lock(&net.stateless).clear();
+    net.calm_down().await;
+    assert_eq!(fourth.state(&room).await, second.state(&room).await);
+    let told = fourth.told(&room, &user(1, 1)).await.map(|row| row.membership);
+    assert!(!matches!(told, Some(hearth_store::Membership::Join)), "{told:?}");
+    let joined = |tip: Option<hearth_store::Tip>| tip.expect("a tip").joined;
+    assert_eq!(joined(fourth.tip(&room).await), joined(second.tip(&room).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_server_does_not_give_is_asked_of_another() {
     let net = Net::of(4, 1).await;
     let room = public_room(&net.house(0), RoomVersionId::V10).await;
     for n in 1..3 {
         join(&net, n, &room).await;
     }
     name_it(&net, &room).await;
-    let (liar, victim) = (user(0, 1), user(0, 2));
-    let levels = json!({ "users": { user(0, 0): 100, liar.clone(): 100, victim.clone(): 50 } });
-    net.house(0).set(&room, &user(0, 0), "m.room.power_levels", "", levels).await.expect("may set");
+    let come = MemberAction::Join { guest: false };
+    net.house(1).rooms.change_membership(&user(1, 1), &room, come, None).await.expect("may join");
     net.calm_down().await;
-    let at = |kind: &str, key: &str| (kind.to_owned(), key.to_owned());
-    let before = net.house(0).state(&room).await;
-    let claims = |users: &[&UserId]| {
-        let mut auth = vec![before[&at("m.room.create", "")].clone(), before[&at("m.room.power_levels", "")].clone()];
-        auth.extend(users.iter().map(|user| before[&at("m.room.member", user.as_str())].clone()));
-        auth
-    };
-    // The liar is out; the fourth server does not know.
-    net.house(1).rooms.change_membership(&liar, &room, MemberAction::Leave, None).await.expect("leaves");
-    net.calm_down().await;
+    let last = net.house(0).state(&room).await[&at("m.room.member", "@u1:s1.test")].clone();
+    let lies = Lies { events: [(last, "{}".to_owned())].into(), ..Lies::default() };
+    lock(&net.lies).insert(name(0), lies);
     net.omit_members.store(true, Relaxed);
-    for n in 0..3 {
-        lock(&net.stateless).insert(name(n));
+    let content = CanonicalJsonObject::new();
+    net.house(3).rooms.join_through(&user(0, 3), &room, &[name(0)], content).await.expect("joins");
+    complete(&net, &room).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_after_the_rest_was_given_up_finds_it_whole_in_the_end() {
+    let (net, room) = partial(RoomVersionId::V10).await;
+    let (house, me) = (net.house(3), user(0, 3));
+    net.breaks.store(true, Relaxed);
+    while net.breaks.load(Relaxed) {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
-    let house = net.house(3);
-    house.rooms.join_through(&user(0, 3), &room, &[name(0)], CanonicalJsonObject::new()).await.expect("joins");
+    house.rooms.change_membership(&me, &room, MemberAction::Leave, None).await.expect("leaves");
     deliver_all(&net).await;
-    let own_join = net.house(0).state(&room).await[&at("m.room.member", user(0, 3).as_str())].clone();
-
-    let kick = Draft::state("m.room.member", victim.as_str(), object(json!({ "membership": "leave" })));
-    let kick = claiming(&net, &room, &liar, kick, &own_join, claims(&[&liar, &victim])).await;
-    house.rooms.receive(&name(1), &[kick.json.to_string()]).await.expect("the store works");
+    house.rooms.enter(&me, &room, false, CanonicalJsonObject::new(), vec![name(0)]).await.expect("comes back");
     deliver_all(&net).await;
-    house.let_work().await;
-    assert_eq!(house.standing(&room, &kick.event_id).await, Some(Standing::Live));
-    assert_eq!(house.membership(&room, &victim).await.as_deref(), Some("leave"));
-
-    // What the victim does then is refused for now: for all that is known he is out.
-    let topic = Draft::state("m.room.topic", "", object(json!({ "topic": "mine" })));
-    let auth = claims(&[&victim]);
-    let sender: &UserId = &victim;
-    let place = Place {
-        room_id: Some(&room),
-        sender,
-        prev_events: std::slice::from_ref(&kick.event_id),
-        auth_events: &auth,
-        depth: kick.depth + 1,
-        origin_server_ts: 1_000_002,
-        server_name: sender.server_name(),
-        v1: None,
-    };
-    let topic = seal(topic, &place, &key(2), rules(&RoomVersionId::V10).expect("known")).expect("seals");
-    house.rooms.receive(&name(2), &[topic.json.to_string()]).await.expect("the store works");
-    house.let_work().await;
-    assert_eq!(house.standing(&room, &topic.event_id).await, Some(Standing::Rejected));
-
     lock(&net.stateless).clear();
-    while house.rooms.is_partial(&room).await.expect("reads") {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    for _ in 0..1_000 {
+        if !house.rooms.is_partial(&room).await.expect("reads") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
-    assert_eq!(house.standing(&room, &kick.event_id).await, Some(Standing::Rejected));
-    assert_eq!(house.standing(&room, &topic.event_id).await, Some(Standing::Live));
-    assert_eq!(house.membership(&room, &victim).await.as_deref(), Some("join"));
-    assert_eq!(house.membership(&room, &liar).await.as_deref(), Some("leave"));
-    assert_eq!(house.content(&room, "m.room.topic", "").await, Some(json!({ "topic": "mine" })));
-    let tip = house.tip(&room).await.expect("a tip");
-    assert_eq!((tip.joined, tip.extremities.len()), (3, 1));
-    house.rooms.send(&user(0, 3), &room, text("on"), None, None).await.expect("may talk");
+    complete(&net, &room).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -301,6 +301,7 @@ async fn what_a_torn_auth_chain_allows_is_in_no_state() {
             state_ids: [(unknown.event_id.clone(), told)].into(),
             event_auth: Some(Vec::new()),
             events: events.map(|pdu| (pdu.event_id.clone(), pdu.json.to_string())).collect(),
+            ..Lies::default()
         },
     );
     receive(&net, &sent).await;
