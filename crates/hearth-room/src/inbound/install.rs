@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hearth_matrix::Pdu;
-use hearth_matrix::rules;
 use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, RoomVersionId, ServerName, UserId};
+use hearth_matrix::{Pdu, auth, rules};
 use hearth_store::{Membership, Noun, RoomRecord, Standing, StoreError, StringNum, TakenMember};
 use rustc_hash::FxHashSet;
 
@@ -71,34 +70,86 @@ impl Rooms {
         if refused > 0 {
             tracing::warn!(room_id = %join.room_id, refused, "signatures of events of a room that is joined are not good");
         }
-        let room = self.record_of(version, &join, &state).await?;
         let good_ids: FxHashSet<OwnedEventId> = good.iter().map(|pdu| pdu.event_id.clone()).collect();
+        let is_create = |pdu: &&Arc<Pdu>| pdu.is_state("m.room.create", "") && good_ids.contains(&pdu.event_id);
+        let Some(create) = state.iter().find(is_create).cloned() else {
+            return Err(RoomError::BadEvent("the room that the other server sent has no m.room.create event".into()));
+        };
+        let room = self.record_of(version, &join, create).await?;
         self.keep_outliers(&room, good).await?;
+        self.check_by_own(&room, join.clone()).await?;
         let told: Arc<[OwnedEventId]> =
             state.iter().map(|pdu| pdu.event_id.clone()).filter(|id| good_ids.contains(id)).collect();
         servers.retain(|name| *name != self.inner.config.server_name);
         servers.truncate(SERVERS);
-        let counts = self.members_of(&room, &told, if members_omitted { &servers } else { &[] }).await?;
+        let counts = self.members_of(&room, &told).await?;
+        let named = servers.iter().map(|name| (name.to_string(), 1)).collect();
         // Who let us in is asked for the rest first.
         let mut told_by = vec![server.to_owned()];
         told_by.extend(servers.into_iter().filter(|name| name != server).take(TOLD_BY));
-        self.open_room(&room, join, told, counts, members_omitted.then_some(told_by)).await?;
+        let opened = self.open_room(&room, join, told, counts, members_omitted.then_some(told_by)).await;
+        if let Err(refusal) = opened {
+            self.forget_members(&room).await?;
+            return Err(refusal);
+        }
         if members_omitted {
+            // They are believed to be there until all members are known.
+            self.write_servers(&room, named).await?;
             self.complete_state(room.room_id.clone());
         }
+        // What waited for an event that came with it is staged.
+        self.wake_worker(room.room_id.clone());
         Ok(())
     }
 
-    /// The room's record: the one that is there, or a new one.
+    /// Refuses a join that its own auth events don't allow, before anything is written of the room that it would bring.
+    async fn check_by_own(&self, room: &Arc<RoomRecord>, join: Arc<Pdu>) -> Result<(), RoomError> {
+        let (room, config) = (room.clone(), self.inner.config.clone());
+        let read = self.inner.store.read(move |tx| Appender::at_tip(tx, room.clone(), &config)?.refused_by_own(&join));
+        read.await?.map_or(Ok(()), Err)
+    }
+
+    /// Of a room that nobody of ours came into, what was said of its members is not believed: the next server says it anew.
+    async fn forget_members(&self, room: &Arc<RoomRecord>) -> Result<(), RoomError> {
+        let num = room.num;
+        loop {
+            let write = self.inner.store.write_quiet(vec![Noun::Room(num)], move |tx| {
+                if tx.rooms().tip(num)?.is_some() {
+                    return Ok(0);
+                }
+                tx.members().forget_taken(num, MEMBERS as i64)
+            });
+            if write.await? < MEMBERS as i64 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Events of a join that failed, which were read by the rules of another version, are nothing to the next one.
+    async fn forget_events(&self, room: &RoomRecord) -> Result<(), RoomError> {
+        let num = room.num;
+        loop {
+            let write = self.inner.store.write_quiet(vec![Noun::Room(num)], move |tx| {
+                if tx.rooms().tip(num)?.is_some() {
+                    return Ok(0);
+                }
+                tx.events().forget_some(num, MEMBERS as i64)
+            });
+            if write.await? < MEMBERS as i64 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The room's record: the one that is there, or a new one, which stands only once the join does.
     async fn record_of(
         &self,
         version: RoomVersionId,
         join: &Arc<Pdu>,
-        state: &[Arc<Pdu>],
+        create: Arc<Pdu>,
     ) -> Result<Arc<RoomRecord>, RoomError> {
-        let Some(create) = state.iter().find(|pdu| pdu.is_state("m.room.create", "")).cloned() else {
-            return Err(RoomError::BadEvent("the room that the other server sent has no m.room.create event".into()));
-        };
+        let rules = rules(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
+        auth::check(rules, &create, |_, _| None).map_err(|refusal| RoomError::BadEvent(refusal.to_string()))?;
         let content: serde_json::Value = serde_json::from_str(create.content.get()).unwrap_or_default();
         let text = |field: &str| content.get(field).and_then(|value| value.as_str()).map(str::to_owned);
         if text("room_version").as_deref().unwrap_or("1") != version.as_str() {
@@ -106,30 +157,32 @@ impl Rooms {
         }
         let (room_type, room_id) = (text("type"), join.room_id.clone());
         let federate = content.get("m.federate").and_then(serde_json::Value::as_bool).unwrap_or(true);
+        let asked = room_id.clone();
+        let known = self.inner.store.read(move |tx| tx.rooms().by_id(&asked)).await?;
+        if let Some(room) = known.filter(|room| room.hearsay && room.version != version) {
+            self.forget_events(&room).await?;
+        }
         let write = self.inner.store.write(Self::moving_into(&join.room_id), move |tx| {
             let known = tx.rooms().by_id(&room_id)?;
             if let Some(room) = known.clone().filter(|room| !room.hearsay) {
-                return Ok(room);
+                let same = room.version == version;
+                let other = || RoomError::BadEvent("the room is of another version than the other server says".into());
+                return Ok(if same { Ok(room) } else { Err(other()) });
             }
             let creator = tx.intern(create.sender.as_str())?;
             let room_type = room_type.clone();
             let ts = create.origin_server_ts;
             let prepared = tx.rooms().prepare(&room_id, &version, creator, room_type, federate, ts)?;
+            // What invites, or a join that failed, told of it may have been wrong.
+            let num = known.as_ref().map_or(prepared.num, |known| known.num);
+            let record = Arc::new(RoomRecord { num, hearsay: true, ..prepared });
             match known {
-                Some(known) => {
-                    // What invites told of it may have been wrong.
-                    let record = Arc::new(RoomRecord { num: known.num, ..prepared });
-                    tx.rooms().revise(&record)?;
-                    Ok(record)
-                }
-                None => {
-                    let record = Arc::new(prepared);
-                    tx.rooms().insert(&record)?;
-                    Ok(record)
-                }
+                Some(_) => tx.rooms().revise(&record)?,
+                None => tx.rooms().insert(&record)?,
             }
+            Ok(Ok(record))
         });
-        Ok(write.await?)
+        write.await?
     }
 
     /// Writes the members of a room that is new to us, and counts them. Of one we know the difference is written at the end.
@@ -137,24 +190,26 @@ impl Rooms {
         &self,
         room: &Arc<RoomRecord>,
         told: &Arc<[OwnedEventId]>,
-        named: &[OwnedServerName],
     ) -> Result<Option<Counts>, RoomError> {
         let num = room.num;
-        let is_new = self.inner.store.read(move |tx| tx.rooms().tip(num)).await?.is_none();
-        let (counts, mut servers) = match is_new {
-            true => self.write_members(room, told).await?,
-            false => (Counts::default(), BTreeMap::new()),
-        };
-        for server in named {
-            servers.entry(server.to_string()).or_insert(1);
+        if self.inner.store.read(move |tx| tx.rooms().tip(num)).await?.is_some() {
+            return Ok(None);
         }
+        // A server that did not let us in may have told of others.
+        self.forget_members(room).await?;
+        let (counts, servers) = self.write_members(room, told).await?;
+        self.write_servers(room, servers).await?;
+        Ok(Some(counts))
+    }
+
+    async fn write_servers(&self, room: &Arc<RoomRecord>, servers: BTreeMap<String, i64>) -> Result<(), RoomError> {
+        let num = room.num;
         let write = self.inner.store.write_quiet(vec![Noun::Room(num)], move |tx| {
             let servers = servers.iter().map(|(name, joined)| Ok((tx.intern(name)?, *joined)));
             let servers: Vec<(StringNum, i64)> = servers.collect::<Result<_, StoreError>>()?;
             tx.members().take_over_servers(num, &servers)
         });
-        write.await?;
-        Ok(is_new.then_some(counts))
+        Ok(write.await?)
     }
 
     /// Writes members that are not written yet, and counts them, and the joined ones by server.
@@ -223,7 +278,11 @@ impl Rooms {
             match appender.take_over(&join, &told, counts, servers.as_deref())? {
                 Ok(()) => {
                     appender.settle_hearsay()?;
-                    appender.write().map(|_| Ok(()))
+                    let tx = appender.write()?;
+                    if room.hearsay {
+                        tx.rooms().confirm(&room)?;
+                    }
+                    Ok(Ok(()))
                 }
                 Err(refusal) => Ok(Err(refusal)),
             }

@@ -346,6 +346,22 @@ impl Members<'_, '_> {
         Ok(())
     }
 
+    /// Forgets members and servers of a room that nobody of ours came into after all, some of them: how many members. Of whom
+    /// another server told us apart from that, that stays.
+    pub fn forget_taken(&mut self, room: RoomNum, limit: i64) -> Result<i64, StoreError> {
+        let taken: Vec<i64> = self.tx.query(
+            "SELECT usr FROM memberships WHERE room = $1 AND since = 0 AND via IS NULL LIMIT $2",
+            &[room.into(), limit.into()],
+            |row| row.int(0),
+        )?;
+        self.tx.exec(
+            "DELETE FROM memberships WHERE room = $1 AND usr IN ints($2) AND since = 0 AND via IS NULL",
+            &[room.into(), taken[..].into()],
+        )?;
+        self.tx.exec("DELETE FROM room_servers WHERE room = $1", &[room.into()])?;
+        Ok(taken.len() as i64)
+    }
+
     /// The servers of members of a room that was taken over, and how many of each are joined.
     pub fn take_over_servers(&mut self, room: RoomNum, servers: &[(StringNum, i64)]) -> Result<(), StoreError> {
         for (server, joined) in servers {

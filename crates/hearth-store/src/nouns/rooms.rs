@@ -231,6 +231,23 @@ impl RoomNouns<'_, '_> {
         Ok(())
     }
 
+    /// We have come into a room of which we knew by hearsay: what we were told of it last stands from now on.
+    pub fn confirm(&mut self, room: &RoomRecord) -> Result<(), StoreError> {
+        let RoomRecord { num, version, rules, creator, federate, created_ts, .. } = room;
+        let confirmed = RoomRecord {
+            num: *num,
+            room_id: room.room_id.clone(),
+            version: version.clone(),
+            rules,
+            creator: *creator,
+            room_type: room.room_type.clone(),
+            federate: *federate,
+            created_ts: *created_ts,
+            hearsay: false,
+        };
+        self.revise(&Arc::new(confirmed))
+    }
+
     /// The tip; none before the room's first event.
     pub fn tip(&mut self, room: RoomNum) -> Result<Option<Tip>, StoreError> {
         self.tx.one(
