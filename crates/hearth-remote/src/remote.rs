@@ -434,6 +434,13 @@ impl Remote {
         self.0.store.read(move |tx| tx.destinations().get(&name)).await
     }
 
+    /// Whether a server failed lately, so that nobody asks it anything without need.
+    pub async fn is_resting(&self, server: &ServerName) -> Result<bool, StoreError> {
+        let destination = self.destination(server).await?;
+        let now = self.0.time.now_ms();
+        Ok(destination.is_some_and(|destination| back_off::backing_off_until(&destination, now).is_some()))
+    }
+
     /// A server has shown life, by a request of its own for example: it is not left alone any longer.
     pub async fn is_alive(&self, server: &ServerName) -> Result<(), StoreError> {
         let now = self.0.time.now_ms();

@@ -184,7 +184,7 @@ impl Homeserver {
         upkeep.spawn(Metrics::of_process().keep_up());
         upkeep.spawn(doors.accounts.clone().keep_house());
         upkeep.spawn(doors.delivery.clone().run());
-        if let Err(error) = doors.rooms.connect(Arc::new(OverHttp(doors.remote.clone()))).await {
+        if let Err(error) = doors.rooms.connect(Arc::new(OverHttp::new(doors.remote.clone()))).await {
             tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
         }
         upkeep.spawn(doors.media.clone().keep_house());

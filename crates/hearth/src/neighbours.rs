@@ -30,16 +30,32 @@ use serde_json::value::RawValue;
 
 #[cfg(test)]
 mod fuzz;
+mod turns;
+
+use turns::Turns;
 
 /// For an answer of a few events.
-const FEW: Limits = Limits { timeout: Duration::from_secs(30), response_bytes: 16 * 1024 * 1024 };
+const FEW: SendOptions = options(30, 16);
 /// For the state of a room.
-const STATE: Limits = Limits { timeout: Duration::from_secs(180), response_bytes: 256 * 1024 * 1024 };
-/// For a question that has a person waiting.
-const SHORT: Limits = Limits { timeout: Duration::from_secs(20), response_bytes: 1024 * 1024 };
+const STATE: SendOptions = options(180, 256);
+/// For a question that has a person waiting: it is put also to a server that failed lately, which may be well again.
+const ASKED_FOR: SendOptions = SendOptions { despite_back_off: true, ..options(20, 1) };
+/// For an invite, that a person sends.
+const INVITE: SendOptions = SendOptions { despite_back_off: true, ..FEW };
+
+const fn options(seconds: u64, mebibytes: usize) -> SendOptions {
+    let limits = Limits { timeout: Duration::from_secs(seconds), response_bytes: mebibytes * 1024 * 1024 };
+    SendOptions { limits, despite_back_off: false }
+}
+
+/// Ids of a state.
+const STATE_IDS: SendOptions = options(120, 64);
 
 /// The other servers.
-pub(crate) struct OverHttp(pub(crate) Remote);
+pub(crate) struct OverHttp {
+    remote: Remote,
+    turns: Turns,
+}
 
 /// A list of events as they came.
 type Events = Vec<Box<RawValue>>;
@@ -120,16 +136,31 @@ struct Directory {
 }
 
 impl OverHttp {
-    /// Asks a question; the answer is read as `T`.
-    async fn ask<R, T>(&self, server: &ServerName, request: R, limits: Limits) -> Result<T, Unanswered>
+    pub(crate) fn new(remote: Remote) -> Self {
+        Self { remote, turns: Turns::default() }
+    }
+
+    /// Asks a question when it is its turn: nobody waits for it who could be held up by others that are slow.
+    async fn ask_in_turn<R, T>(&self, server: &ServerName, request: R, options: SendOptions) -> Result<T, Unanswered>
     where
         R: OutgoingRequest,
         R::Authentication: Signing,
         for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
         T: DeserializeOwned,
     {
-        let options = SendOptions { limits, ..SendOptions::default() };
-        let answer = self.0.ask(server, request, options).await.map_err(unanswered)?;
+        let _turn = self.turns.take(server, options.limits.response_bytes).await;
+        self.ask(server, request, options).await
+    }
+
+    /// Asks a question; the answer is read as `T`.
+    async fn ask<R, T>(&self, server: &ServerName, request: R, options: SendOptions) -> Result<T, Unanswered>
+    where
+        R: OutgoingRequest,
+        R::Authentication: Signing,
+        for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
+        T: DeserializeOwned,
+    {
+        let answer = self.remote.ask(server, request, options).await.map_err(unanswered)?;
         read(answer.body())
     }
 
@@ -139,10 +170,10 @@ impl OverHttp {
         server: &ServerName,
         path: &[&str],
         event: String,
-        limits: Limits,
+        options: SendOptions,
     ) -> Result<T, Unanswered> {
         let path = [&["v1"], path].concat();
-        let (_, answer): (u16, T) = self.put(server, &path, event, limits).await?;
+        let (_, answer): (u16, T) = self.put(server, &path, event, options).await?;
         Ok(answer)
     }
 
@@ -152,15 +183,14 @@ impl OverHttp {
         server: &ServerName,
         path: &[&str],
         body: String,
-        limits: Limits,
+        options: SendOptions,
     ) -> Result<T, Unanswered> {
         let path: Vec<String> = path.iter().map(|part| segment(part)).collect();
         let request = Request::put(format!("https://matrix.invalid/_matrix/federation/{}", path.join("/")))
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Bytes::from(body))
             .map_err(|error| Unanswered::Unreachable(error.to_string()))?;
-        let options = SendOptions { limits, ..SendOptions::default() };
-        let answer = self.0.send_raw(server, request, true, options).await.map_err(unanswered)?;
+        let answer = self.remote.send_raw(server, request, true, options).await.map_err(unanswered)?;
         read(answer.body())
     }
 }
@@ -176,6 +206,12 @@ fn segment(text: &str) -> String {
 
 fn unanswered(error: RemoteError) -> Unanswered {
     match error {
+        // Whoever asks later may be told.
+        RemoteError::Refused { status, errcode, .. }
+            if matches!(status.as_u16(), 408 | 425 | 429) || errcode == "M_LIMIT_EXCEEDED" =>
+        {
+            Unanswered::Unreachable(format!("answered {status} {errcode}"))
+        }
         RemoteError::Refused { status, errcode, message, .. } if status.is_client_error() => {
             Unanswered::Refused(Refusal { status: status.as_u16(), errcode, message })
         }
@@ -211,9 +247,22 @@ fn of_ring(key: &WantedKey) -> hearth_remote::WantedKey {
 }
 
 impl Neighbours for OverHttp {
+    fn resting<'a>(&'a self, servers: &'a [OwnedServerName]) -> Answer<'a, Vec<OwnedServerName>> {
+        Box::pin(async move {
+            let mut resting = Vec::new();
+            for server in servers {
+                // A server of which nothing can be read is tried like any other.
+                if self.remote.is_resting(server).await.unwrap_or(false) {
+                    resting.push(server.clone());
+                }
+            }
+            resting
+        })
+    }
+
     fn keys(&self, wanted: Vec<WantedKey>) -> Answer<'_, Vec<(WantedKey, [u8; 32])>> {
         Box::pin(async move {
-            let found = match self.0.keys().find(wanted.iter().map(of_ring).collect()).await {
+            let found = match self.remote.keys().find(wanted.iter().map(of_ring).collect()).await {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::error!(%error, "keys of other servers can't be looked up");
@@ -226,7 +275,7 @@ impl Neighbours for OverHttp {
     }
 
     fn keys_at_hand(&self, wanted: &[WantedKey]) -> Vec<(WantedKey, [u8; 32])> {
-        let at_hand = |wanted: &WantedKey| Some((wanted.clone(), self.0.keys().at_hand(&of_ring(wanted))?));
+        let at_hand = |wanted: &WantedKey| Some((wanted.clone(), self.remote.keys().at_hand(&of_ring(wanted))?));
         wanted.iter().filter_map(at_hand).collect()
     }
 
@@ -241,14 +290,14 @@ impl Neighbours for OverHttp {
         request.limit = UInt::from(limit);
         request.min_depth = UInt::try_from(question.min_depth).unwrap_or(UInt::MAX);
         Box::pin(async move {
-            let Missing { events } = self.ask(server, request, FEW).await?;
+            let Missing { events } = self.ask_in_turn(server, request, FEW).await?;
             Ok(at_most(events, limit))
         })
     }
 
     fn event<'a>(&'a self, server: &'a ServerName, event_id: &'a EventId) -> Answer<'a, Result<String, Unanswered>> {
         Box::pin(async move {
-            let Pdus { pdus } = self.ask(server, get_event::v1::Request::new(event_id.to_owned()), FEW).await?;
+            let Pdus { pdus } = self.ask_in_turn(server, get_event::v1::Request::new(event_id.to_owned()), FEW).await?;
             let none = || Unanswered::Refused(Refusal::because("it sent no event"));
             pdus.into_iter().next().map(text).ok_or_else(none)
         })
@@ -262,7 +311,7 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<StateIdsAt, Unanswered>> {
         Box::pin(async move {
             let request = get_room_state_ids::v1::Request::new(event_id.to_owned(), room_id.to_owned());
-            let StateIds { pdu_ids, auth_chain_ids } = self.ask(server, request, STATE).await?;
+            let StateIds { pdu_ids, auth_chain_ids } = self.ask_in_turn(server, request, STATE_IDS).await?;
             Ok(StateIdsAt { state: pdu_ids, auth_chain: auth_chain_ids })
         })
     }
@@ -275,7 +324,7 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<StateAt, Unanswered>> {
         Box::pin(async move {
             let request = get_room_state::v1::Request::new(event_id.to_owned(), room_id.to_owned());
-            let State { pdus, auth_chain } = self.ask(server, request, STATE).await?;
+            let State { pdus, auth_chain } = self.ask_in_turn(server, request, STATE).await?;
             Ok(StateAt { state: texts(pdus), auth_chain: texts(auth_chain) })
         })
     }
@@ -288,7 +337,7 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
         Box::pin(async move {
             let request = get_event_authorization::v1::Request::new(room_id.to_owned(), event_id.to_owned());
-            let AuthChain { auth_chain } = self.ask(server, request, STATE).await?;
+            let AuthChain { auth_chain } = self.ask_in_turn(server, request, STATE).await?;
             Ok(texts(auth_chain))
         })
     }
@@ -302,7 +351,7 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
         Box::pin(async move {
             let request = get_backfill::v1::Request::new(room_id.to_owned(), from, UInt::from(limit));
-            let Pdus { pdus } = self.ask(server, request, FEW).await?;
+            let Pdus { pdus } = self.ask_in_turn(server, request, FEW).await?;
             Ok(at_most(pdus, limit))
         })
     }
@@ -317,7 +366,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let mut request = prepare_join_event::v1::Request::new(room_id.to_owned(), user.to_owned());
             request.ver = versions.to_vec();
-            self.ask(server, request, FEW).await.map(Made::into)
+            self.ask(server, request, ASKED_FOR).await.map(Made::into)
         })
     }
 
@@ -355,7 +404,7 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<(OwnedRoomId, Vec<OwnedServerName>), Unanswered>> {
         Box::pin(async move {
             let request = get_room_information::v1::Request::new(alias.to_owned());
-            let Directory { room_id, servers } = self.ask(server, request, SHORT).await?;
+            let Directory { room_id, servers } = self.ask(server, request, ASKED_FOR).await?;
             Ok((room_id, servers))
         })
     }
@@ -368,7 +417,7 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<Template, Unanswered>> {
         Box::pin(async move {
             let request = prepare_leave_event::v1::Request::new(room_id.to_owned(), user.to_owned());
-            self.ask(server, request, SHORT).await.map(Made::into)
+            self.ask(server, request, ASKED_FOR).await.map(Made::into)
         })
     }
 
@@ -381,10 +430,10 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<(), Unanswered>> {
         Box::pin(async move {
             let path = ["send_leave", room_id.as_str(), event_id.as_str()];
-            let answer = self.put(server, &[&["v2"], &path[..]].concat(), event.clone(), SHORT).await;
+            let answer = self.put(server, &[&["v2"], &path[..]].concat(), event.clone(), ASKED_FOR).await;
             let Nothing {} = match answer {
                 Err(error) if is_unknown_endpoint(&error) => {
-                    self.put_first_version(server, &path, event, SHORT).await?
+                    self.put_first_version(server, &path, event, ASKED_FOR).await?
                 }
                 answer => answer?,
             };
@@ -402,7 +451,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let mut request = prepare_knock_event::v1::Request::new(room_id.to_owned(), user.to_owned());
             request.ver = versions.to_vec();
-            self.ask(server, request, SHORT).await.map(Made::into)
+            self.ask(server, request, ASKED_FOR).await.map(Made::into)
         })
     }
 
@@ -433,7 +482,7 @@ impl Neighbours for OverHttp {
                 "{{\"room_version\":{},\"event\":{event},\"invite_room_state\":[{room_state}]}}",
                 serde_json::json!(version)
             );
-            let answer = self.put(server, &[&["v2"], &path[..]].concat(), body, FEW).await;
+            let answer = self.put(server, &[&["v2"], &path[..]].concat(), body, INVITE).await;
             let Invited { event } = match answer {
                 // Older servers know no other rooms.
                 Err(error)
@@ -441,11 +490,37 @@ impl Neighbours for OverHttp {
                 {
                     let Some(event) = event.strip_suffix('}') else { return Err(error) };
                     let body = format!("{event},\"unsigned\":{{\"invite_room_state\":[{room_state}]}}}}");
-                    self.put_first_version(server, &path, body, FEW).await?
+                    self.put_first_version(server, &path, body, INVITE).await?
                 }
                 answer => answer?,
             };
             Ok(text(event))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn who_is_told_to_come_later_was_not_refused() {
+        let answered = |status: u16, errcode: &str| {
+            unanswered(RemoteError::Refused {
+                status: StatusCode::from_u16(status).expect("a status"),
+                errcode: errcode.to_owned(),
+                message: String::new(),
+                body: Bytes::new(),
+            })
+        };
+        for (status, errcode) in [(429, "M_LIMIT_EXCEEDED"), (429, ""), (400, "M_LIMIT_EXCEEDED"), (408, ""), (503, "")]
+        {
+            assert!(matches!(answered(status, errcode), Unanswered::Unreachable(_)), "{status} {errcode}");
+        }
+        for (status, errcode) in [(404, "M_NOT_FOUND"), (403, "M_FORBIDDEN"), (400, "")] {
+            assert!(matches!(answered(status, errcode), Unanswered::Refused(_)), "{status} {errcode}");
+        }
     }
 }

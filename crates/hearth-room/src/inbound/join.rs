@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_matrix::ruma::{
-    CanonicalJsonObject, EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
+    CanonicalJsonObject, EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
 };
 use hearth_matrix::{Draft, Pdu, SUPPORTED_VERSIONS, rules};
 use hearth_store::{Membership, Noun, Standing};
+use tokio::task::JoinSet;
 
 use super::handshake::Submitted;
-use super::{Arrival, JoinAnswer, StateBefore, Template, Verdict};
+use super::{Arrival, JoinAnswer, Neighbours, StateBefore, Template, Unanswered, Verdict};
 use crate::turn::Step;
 use crate::{RoomError, Rooms, member_content, membership};
 
-/// Servers asked to let somebody in, one after the other.
-const SERVERS: usize = 10;
+/// A server that does not draft a join within this is not waited for alone.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// How often, and how many times, it is looked whether a join has come in that lacked events before it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -121,11 +122,18 @@ impl Rooms {
         };
         let mut refusal = RoomError::UnknownRoom;
         let content = self.own_content(user, "join", None, content).await?;
-        for server in servers.iter().filter(|server| **server != self.inner.config.server_name).take(SERVERS) {
-            let template = match neighbours.make_join(server, room_id, user, &SUPPORTED_VERSIONS).await {
+        let mut drafts = Drafts {
+            neighbours: neighbours.clone(),
+            room_id: room_id.to_owned(),
+            user: user.to_owned(),
+            servers: self.in_order(&**neighbours, servers).await.into_iter(),
+            asked: JoinSet::new(),
+        };
+        while let Some((server, template)) = drafts.next().await {
+            let template = match template {
                 Ok(template) => template,
                 Err(error) => {
-                    refusal = worse(refusal, RoomError::by(server, error));
+                    refusal = worse(refusal, RoomError::by(&server, error));
                     continue;
                 }
             };
@@ -136,14 +144,14 @@ impl Rooms {
                     continue;
                 }
             };
-            let answer = match neighbours.send_join(server, room_id, &join.event_id, join.json.to_string()).await {
+            let answer = match neighbours.send_join(&server, room_id, &join.event_id, join.json.to_string()).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    refusal = worse(refusal, RoomError::by(server, error));
+                    refusal = worse(refusal, RoomError::by(&server, error));
                     continue;
                 }
             };
-            match self.move_in(server, template.version, join, answer).await {
+            match self.move_in(&server, template.version, join, answer).await {
                 Ok(()) => return Ok(()),
                 Err(error) => refusal = error,
             }
@@ -202,6 +210,42 @@ impl Rooms {
     /// Nobody else moves into this room meanwhile.
     pub(super) fn moving_into(room_id: &OwnedRoomId) -> Vec<Noun> {
         vec![Noun::Name(format!("move into {room_id}"))]
+    }
+}
+
+/// Drafts of a join by several servers, as they come.
+struct Drafts {
+    neighbours: Arc<dyn Neighbours>,
+    room_id: OwnedRoomId,
+    user: OwnedUserId,
+    /// Those not asked yet.
+    servers: std::vec::IntoIter<OwnedServerName>,
+    asked: JoinSet<(OwnedServerName, Result<Template, Unanswered>)>,
+}
+
+impl Drafts {
+    /// The next draft or refusal. One server is asked after the other; where one is slow, the next is asked beside it: a draft
+    /// changes nothing anywhere.
+    async fn next(&mut self) -> Option<(OwnedServerName, Result<Template, Unanswered>)> {
+        loop {
+            if let Some(server) = self.servers.next() {
+                let (neighbours, room_id, user) = (self.neighbours.clone(), self.room_id.clone(), self.user.clone());
+                self.asked.spawn(async move {
+                    let template = neighbours.make_join(&server, &room_id, &user, &SUPPORTED_VERSIONS).await;
+                    (server, template)
+                });
+            }
+            let is_last = self.servers.len() == 0;
+            tokio::select! {
+                biased;
+                answer = self.asked.join_next() => match answer {
+                    Some(Ok(answer)) => return Some(answer),
+                    Some(Err(error)) => tracing::error!(%error, "a server could not be asked"),
+                    None => return None,
+                },
+                () = tokio::time::sleep(SLOW), if !is_last => {}
+            }
+        }
     }
 }
 

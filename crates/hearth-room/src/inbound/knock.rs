@@ -73,7 +73,8 @@ impl Rooms {
         let Some(neighbours) = self.inner.inbound.neighbours.get() else { return Err(RoomError::UnknownRoom) };
         let content = self.own_content(user, "knock", reason, CanonicalJsonObject::new()).await?;
         let mut refusal = RoomError::UnknownRoom;
-        for server in self.sorted_ways(&elsewhere.ways, named) {
+        let servers = self.sorted_ways(&elsewhere.ways, named);
+        for server in self.in_order(&**neighbours, &servers).await {
             match self.knock_at(&**neighbours, &server, user, room_id, &content).await {
                 Ok(told) => return self.note_elsewhere(told).await,
                 Err(error) => refusal = worse(refusal, error),

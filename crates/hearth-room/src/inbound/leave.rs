@@ -98,7 +98,7 @@ impl Rooms {
     ) -> Option<(OwnedServerName, Pdu, String)> {
         let neighbours = self.inner.inbound.neighbours.get()?;
         let content = member_content::bare("leave", reason.as_deref());
-        for server in servers {
+        for server in &self.in_order(&**neighbours, servers).await {
             let template = match neighbours.make_leave(server, room_id, user).await {
                 Ok(template) => template,
                 Err(error) => {

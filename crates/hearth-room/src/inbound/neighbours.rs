@@ -137,6 +137,12 @@ pub trait Neighbours: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Those of some servers that failed lately. They are asked for a person, but after the others.
+    fn resting<'a>(&'a self, servers: &'a [OwnedServerName]) -> Answer<'a, Vec<OwnedServerName>> {
+        let _ = servers;
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// `POST /get_missing_events/{roomId}`
     fn missing_events<'a>(
         &'a self,
