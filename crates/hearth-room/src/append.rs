@@ -51,6 +51,8 @@ pub(crate) struct Appender<'t, 'c> {
     threads: ThreadCounts,
     /// The rest of the state has come: what was judged without it is judged anew.
     pub(crate) completing: bool,
+    /// Events were staged that are to be judged anew: the room's worker is to be woken.
+    pub(crate) has_staged: bool,
 }
 
 /// An admitted event. What needs writing to be known (snapshots) is found when the appender settles.
@@ -127,7 +129,8 @@ impl<'t, 'c> Appender<'t, 'c> {
         }
         let (overlay, threads) = (FxHashMap::default(), ThreadCounts::default());
         let (pending, completing) = (Vec::new(), false);
-        Ok(Self { tx, room, config, tip, pending, overlay, extremity_ids, threads, completing })
+        let has_staged = false;
+        Ok(Self { tx, room, config, tip, pending, overlay, extremity_ids, threads, completing, has_staged })
     }
 
     /// In a room to be, right after its create event.
@@ -150,6 +153,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             extremity_ids: Vec::new(),
             threads: ThreadCounts::default(),
             completing: false,
+            has_staged: false,
         };
         new.stand(create, None, Vec::new(), None, None)?;
         Ok(Ok(new))

@@ -72,6 +72,12 @@ impl Rooms {
     }
 }
 
+/// Whether an event is here that may be read up to.
+pub(crate) fn has_come(tx: &mut Tx<'_>, room: &RoomRecord, event_id: &EventId) -> Result<bool, StoreError> {
+    let row = tx.events().by_id(room, event_id)?;
+    Ok(row.is_some_and(|row| matches!(row.standing, Standing::Live | Standing::Partial)))
+}
+
 /// A receipt of another server's user moves forward. False if its event has not come yet.
 pub(crate) fn receive(
     tx: &mut Tx<'_>,
@@ -80,8 +86,7 @@ pub(crate) fn receive(
     receipt: &RemoteReceipt,
 ) -> Result<bool, StoreError> {
     let RemoteReceipt { thread, event_id, ts, .. } = receipt.clone();
-    let has_come = |row: EventRow| matches!(row.standing, Standing::Live | Standing::Partial);
-    if !tx.events().by_id(room, &event_id)?.is_some_and(has_come) {
+    if !has_come(tx, room, &event_id)? {
         return Ok(false);
     }
     let new = NewReceipt { private: false, thread, event_id };

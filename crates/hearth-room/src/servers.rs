@@ -13,7 +13,7 @@ use std::time::Duration;
 use hearth_matrix::Pdu;
 use hearth_matrix::redact::redact;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
-use hearth_store::{Membership, Noun, RoomRecord, StateKey, StoreError, Tx};
+use hearth_store::{Membership, Noun, RoomRecord, StateKey, StoreError, Tx, UserNum};
 
 use self::sight::Sight;
 use crate::inbound::ServerAcl;
@@ -21,9 +21,13 @@ use crate::{RoomError, Rooms};
 
 /// How long somebody of another server types if that server says no more.
 const TYPES_FOR: Duration = Duration::from_secs(30);
-/// How often, and how many times, it is looked whether the event of a receipt has come.
+/// When, and how many times, it is looked whether the event of a receipt has come: each time after twice as long.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-const LOOKS: u32 = 100;
+const LOOKS: u32 = 7;
+/// Receipts of one message that wait for their events.
+const EARLY: usize = 100;
+/// Receipts taken together.
+const RECEIPTS: usize = 200;
 
 /// A receipt that another server tells of.
 #[derive(Clone, Debug)]
@@ -129,49 +133,76 @@ impl Rooms {
     /// Other servers' users have read. Those that would move back, or are of nobody in the room, stay out. One often comes with
     /// the event that it names, which is worked at only after the answer: it waits for it, a little while and beside.
     pub async fn receive_receipts(&self, origin: &ServerName, receipts: Vec<RemoteReceipt>) -> Result<(), RoomError> {
-        let mut early = Vec::new();
-        for receipt in receipts {
-            if !self.receive_receipt(origin, &receipt).await? {
-                early.push(receipt);
-            }
-        }
+        let early = self.take_receipts(origin, receipts).await?;
         if early.is_empty() {
             return Ok(());
         }
-        let Ok(place) = self.inner.inbound.early.clone().try_acquire_owned() else { return Ok(()) };
+        let Some(place) = self.inner.inbound.early_of(origin) else { return Ok(()) };
         let (rooms, origin) = (self.clone(), origin.to_owned());
         tokio::spawn(async move {
             let _place = place;
+            let (mut early, mut pause) = (early, LOOK_AGAIN);
+            early.truncate(EARLY);
             for _ in 0..LOOKS {
-                tokio::time::sleep(LOOK_AGAIN).await;
-                let mut still = Vec::new();
-                for receipt in early {
-                    match rooms.receive_receipt(&origin, &receipt).await {
-                        Ok(true) => {}
-                        Ok(false) => still.push(receipt),
-                        Err(_) => return,
-                    }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                match rooms.take_receipts(&origin, early).await {
+                    Ok(still) if !still.is_empty() => early = still,
+                    _ => return,
                 }
-                if still.is_empty() {
-                    return;
-                }
-                early = still;
             }
         });
         Ok(())
     }
 
-    /// False if the event has not come yet.
-    async fn receive_receipt(&self, origin: &ServerName, receipt: &RemoteReceipt) -> Result<bool, RoomError> {
-        let Some((room, user)) = self.remote_member(origin, &receipt.room_id, &receipt.user_id).await? else {
-            return Ok(true);
-        };
-        let receipt = receipt.clone();
-        let write = self
-            .inner
-            .store
-            .write(vec![Noun::User(user)], move |tx| crate::receipts::receive(tx, &room, user, &receipt));
-        Ok(write.await?)
+    /// Takes the receipts whose events are here; returns those whose events have not come yet. Nothing is written for these.
+    async fn take_receipts(
+        &self,
+        origin: &ServerName,
+        mut receipts: Vec<RemoteReceipt>,
+    ) -> Result<Vec<RemoteReceipt>, RoomError> {
+        let mut early = Vec::new();
+        while !receipts.is_empty() {
+            let part: Vec<RemoteReceipt> = receipts.drain(..receipts.len().min(RECEIPTS)).collect();
+            let server = origin.to_owned();
+            let read = self.inner.store.read(move |tx| {
+                let (mut ready, mut early) = (Vec::new(), Vec::new());
+                for receipt in &part {
+                    let Some((room, user)) = remote_member(tx, &server, &receipt.room_id, &receipt.user_id)? else {
+                        continue;
+                    };
+                    match crate::receipts::has_come(tx, &room, &receipt.event_id)? {
+                        true => ready.push((room, user, receipt.clone())),
+                        false => early.push(receipt.clone()),
+                    }
+                }
+                Ok((ready, early))
+            });
+            let (ready, waiting) = read.await?;
+            early.extend(waiting);
+            if ready.is_empty() {
+                continue;
+            }
+            let mut known = Vec::with_capacity(ready.len());
+            for (room, user, receipt) in ready {
+                let user = match user {
+                    Some(user) => user,
+                    None => self.number_of(&receipt.user_id).await?,
+                };
+                known.push((room, user, receipt));
+            }
+            let mut nouns: Vec<Noun> = known.iter().map(|(_, user, _)| Noun::User(*user)).collect();
+            nouns.sort_unstable();
+            nouns.dedup();
+            let write = self.inner.store.write(nouns, move |tx| {
+                for (room, user, receipt) in &known {
+                    crate::receipts::receive(tx, room, *user, receipt)?;
+                }
+                Ok(())
+            });
+            write.await?;
+        }
+        Ok(early)
     }
 
     /// A member of a room of ours whose server says so itself.
@@ -180,40 +211,19 @@ impl Rooms {
         origin: &ServerName,
         room_id: &RoomId,
         user_id: &UserId,
-    ) -> Result<Option<(Arc<RoomRecord>, hearth_store::UserNum)>, RoomError> {
-        if user_id.server_name() != origin {
-            return Ok(None);
-        }
-        let (origin, room_id, user_id) = (origin.to_owned(), room_id.to_owned(), user_id.to_owned());
-        let stranger = user_id.clone();
-        let read = self.inner.store.read(move |tx| {
-            let Ok(room) = admitted(tx, &origin, &room_id)? else { return Ok(None) };
-            let user = tx.string_num(user_id.as_str())?;
-            let membership = match user {
-                Some(user) => tx.members().current(room.num, user)?.map(|row| row.membership),
-                None => None,
-            };
-            match (membership, user) {
-                (Some(Membership::Join), Some(user)) => Ok(Some((room, Some(user)))),
-                // Whoever is not known where not all are known: his server is believed to be there.
-                (None, user) if tx.rooms().tip(room.num)?.is_some_and(|tip| tip.partial) => {
-                    let there = match tx.string_num(origin.as_str())? {
-                        Some(server) => tx.rooms().has_server(room.num, server)?,
-                        None => false,
-                    };
-                    Ok(there.then_some((room, user)))
-                }
-                _ => Ok(None),
-            }
-        });
-        match read.await? {
-            Some((room, Some(user))) => Ok(Some((room, user))),
-            Some((room, None)) => {
-                let user = self.inner.store.write_quiet(Vec::new(), move |tx| tx.intern(stranger.as_str())).await?;
-                Ok(Some((room, user)))
-            }
-            None => Ok(None),
-        }
+    ) -> Result<Option<(Arc<RoomRecord>, UserNum)>, RoomError> {
+        let (origin, room_id, user) = (origin.to_owned(), room_id.to_owned(), user_id.to_owned());
+        let read = self.inner.store.read(move |tx| remote_member(tx, &origin, &room_id, &user));
+        Ok(match read.await? {
+            Some((room, Some(user))) => Some((room, user)),
+            Some((room, None)) => Some((room, self.number_of(user_id).await?)),
+            None => None,
+        })
+    }
+
+    async fn number_of(&self, user_id: &UserId) -> Result<UserNum, RoomError> {
+        let user_id = user_id.to_owned();
+        Ok(self.inner.store.write_quiet(Vec::new(), move |tx| tx.intern(user_id.as_str())).await?)
     }
 }
 
@@ -241,5 +251,35 @@ fn admitted(
             Ok(Err(RoomError::Forbidden(format!("{server} is shut out by the room's server ACL"))))
         }
         _ => Ok(Ok(room)),
+    }
+}
+
+/// A member of a room of ours whose server says so itself, if his number is known.
+fn remote_member(
+    tx: &mut Tx<'_>,
+    origin: &OwnedServerName,
+    room_id: &OwnedRoomId,
+    user_id: &UserId,
+) -> Result<Option<(Arc<RoomRecord>, Option<UserNum>)>, StoreError> {
+    if user_id.server_name() != origin {
+        return Ok(None);
+    }
+    let Ok(room) = admitted(tx, origin, room_id)? else { return Ok(None) };
+    let user = tx.string_num(user_id.as_str())?;
+    let membership = match user {
+        Some(user) => tx.members().current(room.num, user)?.map(|row| row.membership),
+        None => None,
+    };
+    match (membership, user) {
+        (Some(Membership::Join), Some(user)) => Ok(Some((room, Some(user)))),
+        // Whoever is not known where not all are known: his server is believed to be there.
+        (None, user) if tx.rooms().tip(room.num)?.is_some_and(|tip| tip.partial) => {
+            let there = match tx.string_num(origin.as_str())? {
+                Some(server) => tx.rooms().has_server(room.num, server)?,
+                None => false,
+            };
+            Ok(there.then_some((room, user)))
+        }
+        _ => Ok(None),
     }
 }

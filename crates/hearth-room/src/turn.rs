@@ -12,7 +12,7 @@ use hearth_store::{DeviceNum, Noun, Store, StoreError, Tx};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use crate::append::{Appender, Decision, Submission};
+use crate::append::{Appender, Decision, PREV_EVENTS, Submission};
 use crate::chance::Chance;
 use crate::inbound::{Arrival, Verdict};
 use crate::{RoomError, RoomsConfig};
@@ -29,7 +29,18 @@ pub(crate) enum Step {
     /// It is as it should be already.
     Nothing,
     /// Remote events were judged.
-    Judged(Vec<Verdict>),
+    Judged(Judgement),
+}
+
+/// What became of remote events.
+#[derive(Debug, Default)]
+pub(crate) struct Judgement {
+    /// Of each, in their order.
+    pub(crate) verdicts: Vec<Verdict>,
+    /// The room has more branches than one event may name.
+    pub(crate) is_crowded: bool,
+    /// Events were staged that are to be judged anew.
+    pub(crate) has_staged: bool,
 }
 
 /// Decides on the room's present state what is to be done. May run more than once.
@@ -57,8 +68,8 @@ pub(crate) enum Done {
     Event(OwnedEventId),
     /// There was nothing to do.
     Nothing,
-    /// What became of remote events, in their order.
-    Judged(Vec<Verdict>),
+    /// Remote events were judged.
+    Judged(Judgement),
 }
 
 pub(crate) type Outcome = Result<Done, RoomError>;
@@ -94,15 +105,16 @@ impl Turns {
         room_id: &RoomId,
         ts: i64,
         arrivals: Vec<Arrival>,
-    ) -> Result<Vec<Verdict>, RoomError> {
+    ) -> Result<Judgement, RoomError> {
         let plan = move |appender: &mut Appender<'_, '_>| {
             let verdicts =
                 arrivals.iter().map(|arrival| appender.receive(arrival)).collect::<Result<_, StoreError>>()?;
-            Ok(Ok(Step::Judged(verdicts)))
+            let is_crowded = appender.tip.extremities.len() > PREV_EVENTS;
+            Ok(Ok(Step::Judged(Judgement { verdicts, is_crowded, has_staged: appender.has_staged })))
         };
         Ok(match self.done(room_id, Work::new(ts, None, Box::new(plan))).await? {
-            Done::Judged(verdicts) => verdicts,
-            Done::Event(_) | Done::Nothing => Vec::new(),
+            Done::Judged(judgement) => judgement,
+            Done::Event(_) | Done::Nothing => Judgement::default(),
         })
     }
 
@@ -178,7 +190,29 @@ impl Turn {
         Some(queue.drain(..batch).unzip())
     }
 
+    /// Does a batch in one commit. If that fails, one work after the other: what fails alone must not take others along.
     async fn work(&self, works: Vec<Work>) -> Result<Vec<Outcome>, StoreError> {
+        let works: Vec<Arc<Work>> = works.into_iter().map(Arc::new).collect();
+        let error = match self.together(works.clone()).await {
+            Err(error) if works.len() > 1 && !matches!(error, StoreError::Closed) => error,
+            outcome => return outcome,
+        };
+        tracing::warn!(room = %self.room_id, %error, "a room's batch failed; its works are done one by one");
+        let mut outcomes = Vec::with_capacity(works.len());
+        for work in works {
+            outcomes.push(match self.together(vec![work]).await {
+                Ok(mut outcome) if outcome.len() == 1 => outcome.remove(0),
+                Ok(_) => Err(RoomError::Store("a work had no outcome".into())),
+                Err(error) => {
+                    tracing::error!(room = %self.room_id, %error, "a work in a room failed");
+                    Err(RoomError::Store(error.to_string()))
+                }
+            });
+        }
+        Ok(outcomes)
+    }
+
+    async fn together(&self, works: Vec<Arc<Work>>) -> Result<Vec<Outcome>, StoreError> {
         let room = match self.store.known_room(&self.room_id) {
             Some(room) => Some(room),
             None => {
@@ -195,7 +229,12 @@ impl Turn {
 }
 
 /// One batch in one transaction. Replayable; decides before it writes.
-fn batch(tx: &mut Tx<'_>, room_id: &RoomId, config: &RoomsConfig, works: &[Work]) -> Result<Vec<Outcome>, StoreError> {
+fn batch(
+    tx: &mut Tx<'_>,
+    room_id: &RoomId,
+    config: &RoomsConfig,
+    works: &[Arc<Work>],
+) -> Result<Vec<Outcome>, StoreError> {
     let Some(room) = tx.rooms().by_id(room_id)? else {
         return Ok(works.iter().map(|_| Err(RoomError::UnknownRoom)).collect());
     };
@@ -216,7 +255,62 @@ fn one(appender: &mut Appender<'_, '_>, work: &Work) -> Result<Outcome, StoreErr
             Ok(appender.admit(submission)?.map(Done::Event))
         }
         Ok(Step::Nothing) => Ok(Ok(Done::Nothing)),
-        Ok(Step::Judged(verdicts)) => Ok(Ok(Done::Judged(verdicts))),
+        Ok(Step::Judged(judgement)) => Ok(Ok(Done::Judged(judgement))),
         Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_matrix::ruma::CanonicalJsonObject;
+    use hearth_matrix::ruma::RoomVersionId;
+    use hearth_matrix::{Draft, SigningKey};
+    use hearth_store::{DatabaseUrl, StoreOptions, WallTime};
+
+    use super::*;
+    use crate::{CreateRoom, Preset, Rooms};
+
+    #[tokio::test]
+    async fn what_fails_takes_nobody_along() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let url = DatabaseUrl::Sqlite(directory.path().join("turn.db"));
+        let store = Store::open(StoreOptions { url, threads: 1 }).await.expect("opens");
+        let config = RoomsConfig {
+            server_name: "here.test".try_into().expect("a server name"),
+            signing_key: SigningKey::from_seed([1; 32], "a").expect("a key").into(),
+            default_version: RoomVersionId::V11,
+        };
+        let rooms = Rooms::new(config, store.clone(), WallTime::system());
+        let alice: OwnedUserId = "@alice:here.test".try_into().expect("a user id");
+        let name = alice.clone();
+        store.write(Vec::new(), move |tx| tx.intern(name.as_str())).await.expect("writes");
+        let room = CreateRoom {
+            creator: alice.clone(),
+            version: None,
+            preset: Preset::PublicChat,
+            creation_content: CanonicalJsonObject::new(),
+            power_levels: None,
+            initial_state: Vec::new(),
+            name: None,
+            topic: None,
+            alias_localpart: None,
+            invite: Vec::new(),
+            is_direct: false,
+            published: false,
+        };
+        let room = rooms.create(room).await.expect("a room");
+        let turns = &rooms.inner.turns;
+        let say = || {
+            let alice = alice.clone();
+            let plan: Plan = Box::new(move |_| {
+                Ok(Ok(Step::Send(alice.clone(), Draft::message("m.room.message", CanonicalJsonObject::new()))))
+            });
+            turns.submit(&room, Work::new(1, None, plan))
+        };
+        let fail: Plan = Box::new(|_| Err(StoreError::Damaged("as a test wants it".into())));
+        // All are queued before the turn begins, so they are one batch.
+        let (one, failed, other) = tokio::join!(say(), turns.submit(&room, Work::new(1, None, fail)), say());
+        assert!(failed.is_err());
+        assert!(one.expect("stands").is_some() && other.expect("stands").is_some());
     }
 }

@@ -1,6 +1,7 @@
 //! How much is asked for, and read of the answers, before the others get their turn: a server may make up as much as it likes.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::gather::GatherError;
 
@@ -8,16 +9,19 @@ use super::gather::GatherError;
 const STATES: usize = 50;
 /// Events and ids read at once: more than the state of any room and all that allows it.
 const EVENTS: usize = 1_000_000;
+/// How long one server is asked for the same events. It may be a slow one: what has come by then is kept.
+const TIME: Duration = Duration::from_secs(300);
 
 /// What may still be asked for and read.
 pub(super) struct Budget {
+    until: Instant,
     states: AtomicUsize,
     events: AtomicUsize,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { states: AtomicUsize::new(STATES), events: AtomicUsize::new(EVENTS) }
+        Self { until: Instant::now() + TIME, states: AtomicUsize::new(STATES), events: AtomicUsize::new(EVENTS) }
     }
 }
 
@@ -29,6 +33,9 @@ impl Budget {
 
     /// For so many events or ids more.
     pub(super) fn events(&self, count: usize) -> Result<(), GatherError> {
+        if Instant::now() > self.until {
+            return Err(GatherError::TooMuch);
+        }
         spend(&self.events, count)
     }
 }

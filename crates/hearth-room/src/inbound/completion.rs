@@ -181,8 +181,6 @@ impl Rooms {
         // An event of the state that one server can't show another may have. If none has it, the state is what they can show.
         for at in 0..servers.len() * 2 {
             let (server, all) = (&servers[at % servers.len()], at < servers.len());
-            // The semaphore is never closed.
-            let _permit = self.inner.inbound.asking.acquire().await;
             let gathering = Gathering::new(self, neighbours, &room, server);
             match gathering.states_behind(&edges, all).await {
                 Ok((behind, told)) => return self.complete_with(&room, behind, told).await,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use hearth_matrix::Pdu;
-use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, ServerName};
+use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 use hearth_store::{Noun, RoomRecord, StagedNum, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use super::sorting::{By, reached, sorted};
 use super::worker::TOGETHER;
 use super::{Arrival, MissingEvents, Neighbours, Told, Unanswered, Verdict, signatures};
 use crate::append::Appender;
+use crate::turn::Judgement;
 use crate::{RoomError, Rooms};
 
 /// Questions for missing events, one after the other.
@@ -83,12 +84,26 @@ impl Arrival {
 
 impl Rooms {
     /// Judges remote events in the room's turn.
-    pub(super) async fn judge(
-        &self,
-        room_id: &hearth_matrix::ruma::RoomId,
-        arrivals: Vec<Arrival>,
-    ) -> Result<Vec<Verdict>, RoomError> {
-        self.inner.turns.judge(room_id, self.inner.time.now_ms(), arrivals).await
+    pub(super) async fn judge(&self, room_id: &RoomId, arrivals: Vec<Arrival>) -> Result<Vec<Verdict>, RoomError> {
+        Ok(self.judged(room_id, arrivals).await?.verdicts)
+    }
+
+    /// The same, and how the room is afterwards.
+    pub(super) async fn judged(&self, room_id: &RoomId, arrivals: Vec<Arrival>) -> Result<Judgement, RoomError> {
+        let judgement = self.inner.turns.judge(room_id, self.inner.time.now_ms(), arrivals).await?;
+        if judgement.has_staged {
+            self.wake_worker(room_id.to_owned());
+        }
+        for verdict in &judgement.verdicts {
+            let outcome = match verdict {
+                Verdict::Accepted => "accepted",
+                Verdict::SoftFailed(_) => "soft_failed",
+                Verdict::Rejected(_) => "rejected",
+                Verdict::Known | Verdict::Missing { .. } | Verdict::Unplaced => continue,
+            };
+            metrics::counter!("hearth_federation_judged_pdus_total", "outcome" => outcome).increment(1);
+        }
+        Ok(judgement)
     }
 
     /// Fetches what events lack and judges them. The first try asks the server that sent them, later ones ask others, too.
@@ -102,8 +117,6 @@ impl Rooms {
         let staged: Vec<StagedNum> = events.iter().filter_map(|event| event.arrival.staged).collect();
         let all_open = || Gathered { open: staged.clone(), ..Gathered::default() };
         let Some(neighbours) = self.inner.inbound.neighbours.get() else { return all_open() };
-        // The semaphore is never closed.
-        let _permit = self.inner.inbound.asking.acquire().await;
         let server = match self.whom_to_ask(&room, &origin, tries).await {
             Ok(server) => server,
             Err(error) => {
@@ -219,12 +232,21 @@ impl<'a> Gathering<'a> {
             Err(GatherError::Unanswered(Unanswered::Unreachable(error))) if tries < SEEKERS => {
                 Err(Unanswered::Unreachable(error).into())
             }
+            // Whoever passes on what another server made can't have it taken for history by saying nothing of it.
+            Err(GatherError::Unanswered(refusal)) if tries < SEEKERS && !self.is_of_server(lacking) => {
+                Err(refusal.into())
+            }
             Err(GatherError::Unanswered(_)) => {
                 lacking.iter_mut().for_each(|event| event.arrival.sought = true);
                 Ok(())
             }
             outcome => outcome,
         }
+    }
+
+    /// Whether the server that is asked made all these events itself.
+    fn is_of_server(&self, lacking: &[Lacking]) -> bool {
+        lacking.iter().all(|event| event.arrival.pdu.sender.server_name() == self.server)
     }
 
     /// Judges all, parents first; what still lacks something is returned.
@@ -518,6 +540,7 @@ impl<'a> Gathering<'a> {
 impl Rooms {
     /// Writes outliers, in this order, behind everybody else.
     pub(crate) async fn keep_outliers(&self, room: &Arc<RoomRecord>, pdus: Vec<Arc<Pdu>>) -> Result<(), StoreError> {
+        let id = &room.room_id;
         for part in pdus.chunks(OUTLIERS) {
             let (part, room, config) = (part.to_vec(), room.clone(), self.inner.config.clone());
             let write = self.inner.store.write_quiet(vec![Noun::Room(room.num)], move |tx| {
@@ -525,9 +548,12 @@ impl Rooms {
                 for pdu in &part {
                     appender.receive_outlier(pdu)?;
                 }
-                appender.write().map(|_| ())
+                let has_staged = appender.has_staged;
+                appender.write().map(|_| has_staged)
             });
-            write.await?;
+            if write.await? {
+                self.wake_worker(id.clone());
+            }
         }
         Ok(())
     }

@@ -45,8 +45,6 @@ impl Rooms {
         if edges.is_empty() {
             return Ok(0);
         }
-        // The semaphore is never closed.
-        let _permit = self.inner.inbound.asking.acquire().await;
         for server in servers.iter().filter_map(|name| OwnedServerName::try_from(&**name).ok()) {
             if server == self.inner.config.server_name {
                 continue;

@@ -589,6 +589,7 @@ impl Appender<'_, '_> {
             let origin = self.tx.intern(pdu.sender.server_name().as_str())?;
             let ts = pdu.origin_server_ts;
             self.tx.staged().stage(&self.room, origin, &pdu.event_id, &pdu.json, ts, true)?;
+            self.has_staged = true;
         }
         Ok(())
     }

@@ -13,12 +13,24 @@ use crate::{RoomError, Rooms};
 /// The type of events that merge branches of a room. Clients are not shown them.
 pub const DUMMY_EVENT: &str = "org.matrix.dummy_event";
 
+/// Events in a row that merge branches.
+const MERGES: usize = 100;
 /// Members asked whether they may send one.
 const MERGERS: usize = 100;
 
 impl Rooms {
-    /// Where a room has more branches than an event may name, an event of one of ours merges the newest of them.
+    /// Where a room has more branches than an event may name, events of one of ours merge them, the newest first.
     pub(super) async fn merge_branches(&self, room: &Arc<RoomRecord>) -> Result<(), RoomError> {
+        for _ in 0..MERGES {
+            if !self.merge_some(room).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// True if there was something to merge.
+    async fn merge_some(&self, room: &Arc<RoomRecord>) -> Result<bool, RoomError> {
         let num = room.num;
         let plan = move |appender: &mut Appender<'_, '_>| {
             if appender.tip.extremities.len() <= PREV_EVENTS {
@@ -37,7 +49,8 @@ impl Rooms {
         };
         let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
         match self.inner.turns.submit(&room.room_id, work).await {
-            Ok(_) | Err(RoomError::Forbidden(_)) => Ok(()),
+            Ok(merged) => Ok(merged.is_some()),
+            Err(RoomError::Forbidden(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -28,12 +28,13 @@ mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use hearth_matrix::ruma::OwnedRoomId;
+use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName, ServerName};
 use hearth_store::RoomNum;
 use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::{RoomError, Rooms};
+use worker::Bell;
 
 pub(crate) use acl::ServerAcl;
 pub use join::Welcomed;
@@ -48,19 +49,17 @@ pub use neighbours::{
 pub use receive::{Dropped, Received};
 pub use serve::StateBefore;
 
-/// Servers that are asked something at once, for all rooms.
-const ASKED_AT_ONCE: usize = 64;
-/// Messages of other servers with receipts that wait for their events, for all rooms.
+/// Messages of other servers with receipts that wait for their events, for all rooms; and those of one server.
 const EARLY: usize = 256;
+const EARLY_OF_SERVER: usize = 8;
 
 /// What rooms know of other servers.
 pub(crate) struct Inbound {
     neighbours: OnceLock<Arc<dyn Neighbours>>,
     /// A room has an entry while its staged events are worked at.
-    workers: Mutex<FxHashMap<OwnedRoomId, Arc<Notify>>>,
-    asking: Semaphore,
+    workers: Mutex<FxHashMap<OwnedRoomId, Arc<Bell>>>,
     /// Places for receipts that wait for their events.
-    pub(crate) early: Arc<Semaphore>,
+    early: Arc<Mutex<FxHashMap<OwnedServerName, usize>>>,
     /// Rooms that somebody of ours is coming into through other servers: one after the other.
     joining: Mutex<FxHashMap<OwnedRoomId, Weak<tokio::sync::Mutex<()>>>>,
     /// Rooms of which the rest of the state is being fetched.
@@ -69,13 +68,30 @@ pub(crate) struct Inbound {
     completed: Notify,
 }
 
+/// A place among the receipts that wait for their events, given back when this is dropped.
+pub(crate) struct EarlyPlace {
+    places: Arc<Mutex<FxHashMap<OwnedServerName, usize>>>,
+    server: OwnedServerName,
+}
+
+impl Drop for EarlyPlace {
+    fn drop(&mut self) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = places.get_mut(&self.server) {
+            *taken -= 1;
+            if *taken == 0 {
+                places.remove(&self.server);
+            }
+        }
+    }
+}
+
 impl Default for Inbound {
     fn default() -> Self {
         Self {
             neighbours: OnceLock::new(),
             workers: Mutex::default(),
-            asking: Semaphore::new(ASKED_AT_ONCE),
-            early: Arc::new(Semaphore::new(EARLY)),
+            early: Arc::default(),
             joining: Mutex::default(),
             completing: Mutex::default(),
             completed: Notify::new(),
@@ -89,7 +105,21 @@ impl Inbound {
         self.neighbours.get().is_some()
     }
 
-    fn workers(&self) -> MutexGuard<'_, FxHashMap<OwnedRoomId, Arc<Notify>>> {
+    /// A place for receipts of a server that wait for their events, if there is one left.
+    pub(crate) fn early_of(&self, server: &ServerName) -> Option<EarlyPlace> {
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        if early.values().sum::<usize>() >= EARLY {
+            return None;
+        }
+        let of_server = early.entry(server.to_owned()).or_default();
+        if *of_server >= EARLY_OF_SERVER {
+            return None;
+        }
+        *of_server += 1;
+        Some(EarlyPlace { places: self.early.clone(), server: server.to_owned() })
+    }
+
+    fn workers(&self) -> MutexGuard<'_, FxHashMap<OwnedRoomId, Arc<Bell>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,23 +1,31 @@
-//! PDUs of a transaction: checked for what can be checked at once, and staged durably before they are answered.
+//! PDUs of a transaction: checked for what can be checked at once. Those that lack nothing are judged, the others staged: what
+//! was taken is durable before it is answered.
 //!
 //! Spec: server-server API, "Transactions", "Checks performed on receipt of a PDU", 1 to 3.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hearth_matrix::Pdu;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, ServerName};
 use hearth_matrix::signatures::VerifyError;
-use hearth_store::{Noun, RoomRecord, Standing, StateKey, StoreError, Tx};
+use hearth_store::{Noun, RoomNum, RoomRecord, Standing, StateKey, StoreError, Tx};
+use rustc_hash::FxHashMap;
 use serde::Deserialize;
+use tokio::task::JoinSet;
 
 use super::acl::ServerAcl;
-use super::signatures;
+use super::sorting::{By, sorted};
+use super::worker::{TOGETHER, is_closed};
+use super::{Arrival, Verdict, signatures};
 use crate::{RoomError, Rooms};
 
 /// Events that may wait for one room.
 const STAGED: i64 = 10_000;
 /// Events that may wait for one room, from one server.
 const STAGED_OF_ORIGIN: i64 = 2_000;
+/// The same of servers that are not known to be in the room: they leave most of it to those that are.
+const STAGED_OF_STRANGERS: (i64, i64) = (STAGED / 4, 50);
 
 /// What became of a PDU at the door.
 #[derive(Clone, Debug)]
@@ -90,6 +98,7 @@ impl Rooms {
             }
         }
         self.check_at_hand(&mut candidates, &mut received);
+        let candidates = self.judge_at_hand(candidates).await?;
         self.stage(origin, candidates, &mut received).await?;
         Ok(received)
     }
@@ -112,6 +121,60 @@ impl Rooms {
         });
     }
 
+    /// Judges what lacks nothing, each room's events in its turn, all rooms beside each other. Returns what must wait: for its
+    /// keys, for events that are missing, or because its room is too busy.
+    async fn judge_at_hand(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, RoomError> {
+        let mut by_room: BTreeMap<RoomNum, (Arc<RoomRecord>, Vec<Arc<Pdu>>)> = BTreeMap::new();
+        for candidate in candidates.iter().filter(|candidate| candidate.verified) {
+            let of_room = by_room.entry(candidate.room.num).or_insert_with(|| (candidate.room.clone(), Vec::new()));
+            of_room.1.push(candidate.pdu.clone());
+        }
+        let mut rooms: JoinSet<Result<(RoomNum, Vec<OwnedEventId>), RoomError>> = JoinSet::new();
+        for (room, pdus) in by_room.into_values() {
+            let this = self.clone();
+            rooms.spawn(async move { Ok((room.num, this.judge_of_room(&room, pdus).await?)) });
+        }
+        let mut judged: FxHashMap<RoomNum, Vec<OwnedEventId>> = FxHashMap::default();
+        while let Some(of_room) = rooms.join_next().await {
+            // What a task that broke off had is staged with the rest.
+            if let Ok(of_room) = of_room {
+                let (room, events) = of_room?;
+                judged.insert(room, events);
+            }
+        }
+        let is_judged = |candidate: &Candidate| {
+            judged.get(&candidate.room.num).is_some_and(|judged| judged.contains(&candidate.pdu.event_id))
+        };
+        Ok(candidates.into_iter().filter(|candidate| !is_judged(candidate)).collect())
+    }
+
+    /// Judges events of a room as far as they lack nothing; the ids of those that were judged.
+    async fn judge_of_room(&self, room: &Arc<RoomRecord>, pdus: Vec<Arc<Pdu>>) -> Result<Vec<OwnedEventId>, RoomError> {
+        let (mut judged, mut is_crowded) = (Vec::with_capacity(pdus.len()), false);
+        for part in sorted(pdus, By::All).chunks(TOGETHER) {
+            let arrivals = part.iter().map(|pdu| Arrival::of(pdu.clone())).collect();
+            let judgement = match self.judged(&room.room_id, arrivals).await {
+                Ok(judgement) => judgement,
+                Err(error) if is_closed(&error) => return Err(error),
+                // The worker finds out which of them it was.
+                Err(_) => continue,
+            };
+            is_crowded = judgement.is_crowded;
+            for (pdu, verdict) in part.iter().zip(judgement.verdicts) {
+                if !matches!(verdict, Verdict::Missing { .. } | Verdict::Unplaced) {
+                    judged.push(pdu.event_id.clone());
+                }
+            }
+        }
+        if is_crowded {
+            self.merge_branches(room).await?;
+        }
+        if !judged.is_empty() {
+            self.tell_worker(&room.room_id, judged.clone());
+        }
+        Ok(judged)
+    }
+
     async fn stage(
         &self,
         origin: &ServerName,
@@ -132,11 +195,14 @@ impl Rooms {
             let mut staged_in = Vec::new();
             for room in &rooms {
                 let (mut all, mut of_origin) = tx.staged().count(room.num, origin)?;
+                let is_there = tx.rooms().has_server(room.num, origin)?
+                    || tx.rooms().tip(room.num)?.is_some_and(|tip| tip.partial);
+                let (most, most_of_origin) = if is_there { (STAGED, STAGED_OF_ORIGIN) } else { STAGED_OF_STRANGERS };
                 for Candidate { at, pdu, verified, .. } in candidates.iter().filter(|c| c.room.num == room.num) {
                     if is_known(tx, room, pdu)? {
                         continue;
                     }
-                    if all >= STAGED || of_origin >= STAGED_OF_ORIGIN {
+                    if all >= most || of_origin >= most_of_origin {
                         refused.push(*at);
                         continue;
                     }

@@ -4,11 +4,11 @@
 //! Servers that don't answer delay only events that need them: those are tried again later, with other servers.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hearth_matrix::Pdu;
-use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName};
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
 use hearth_matrix::signatures::VerifyError;
 use hearth_store::{Noun, RoomRecord, StagedEvent, StagedNum, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -31,6 +31,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Before a worker whose store failed tries once more.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// How a room's worker is woken.
+#[derive(Default)]
+pub(super) struct Bell {
+    notify: Notify,
+    /// Events that were judged without it; some of what it has may wait for them.
+    judged: Mutex<Vec<OwnedEventId>>,
+}
 
 /// An event that could not be judged yet.
 #[derive(Default)]
@@ -75,19 +83,19 @@ struct Ready {
 impl Rooms {
     /// Has a room's staged events worked at.
     pub(super) fn wake_worker(&self, room_id: OwnedRoomId) {
-        let notify = {
+        let bell = {
             let mut workers = self.inner.inbound.workers();
-            if let Some(notify) = workers.get(&room_id) {
-                notify.notify_one();
+            if let Some(bell) = workers.get(&room_id) {
+                bell.notify.notify_one();
                 return;
             }
-            let notify = Arc::new(Notify::new());
-            workers.insert(room_id.clone(), notify.clone());
-            notify
+            let bell = Arc::<Bell>::default();
+            workers.insert(room_id.clone(), bell.clone());
+            bell
         };
         let rooms = self.clone();
         tokio::spawn(async move {
-            while let Err(error) = work(&rooms, &room_id, &notify).await {
+            while let Err(error) = work(&rooms, &room_id, &bell).await {
                 tracing::error!(room = %room_id, %error, "remote events of a room could not be worked at");
                 if is_closed(&error) {
                     rooms.inner.inbound.workers().remove(&room_id);
@@ -99,17 +107,30 @@ impl Rooms {
     }
 }
 
-async fn work(rooms: &Rooms, room_id: &OwnedRoomId, notify: &Notify) -> Result<(), RoomError> {
+impl Rooms {
+    /// Tells a room's worker, if it has one, of events that were judged without it.
+    pub(super) fn tell_worker(&self, room_id: &RoomId, judged: Vec<OwnedEventId>) {
+        let Some(bell) = self.inner.inbound.workers().get(room_id).cloned() else { return };
+        bell.judged.lock().unwrap_or_else(PoisonError::into_inner).extend(judged);
+        bell.notify.notify_one();
+    }
+}
+
+async fn work(rooms: &Rooms, room_id: &OwnedRoomId, bell: &Bell) -> Result<(), RoomError> {
     let id = room_id.clone();
     let record = rooms.inner.store.read(move |tx| tx.rooms().by_id(&id)).await?;
     let room = record.ok_or(RoomError::UnknownRoom)?;
     let mut worker = Worker { rooms: rooms.clone(), room, waiting: FxHashMap::default(), beside: JoinSet::new() };
     loop {
         while worker.pass().await? {}
+        let judged = std::mem::take(&mut *bell.judged.lock().unwrap_or_else(PoisonError::into_inner));
+        if !judged.is_empty() {
+            worker.try_what_waits_for(&judged.into_iter().collect());
+        }
         if worker.waiting.is_empty() && worker.beside.is_empty() {
             let mut workers = rooms.inner.inbound.workers();
             // What was staged since is announced by a permit of the notifier; a new worker would find it, too.
-            if !is_notified(notify) {
+            if !is_notified(&bell.notify) {
                 workers.remove(room_id);
                 return Ok(());
             }
@@ -129,13 +150,13 @@ async fn work(rooms: &Rooms, room_id: &OwnedRoomId, notify: &Notify) -> Result<(
                 Ok(Beside::Proven(proven)) => worker.proven(proven).await?,
                 Err(error) => return Err(RoomError::Store(format!("a task beside the worker: {error}"))),
             },
-            () = notify.notified() => {}
+            () = bell.notify.notified() => {}
             () = pause => {}
         }
     }
 }
 
-fn is_closed(error: &RoomError) -> bool {
+pub(super) fn is_closed(error: &RoomError) -> bool {
     matches!(error, RoomError::Store(cause) if *cause == StoreError::Closed.to_string())
 }
 
@@ -180,9 +201,9 @@ impl Worker {
         if ready.is_empty() {
             return Ok(false);
         }
-        let lacking = self.judge(&ready).await?;
+        let (lacking, is_crowded) = self.judge(&ready).await?;
         let changed = lacking.len() < ready.len();
-        if changed {
+        if is_crowded {
             self.rooms.merge_branches(&self.room).await?;
         }
         self.gather(ready, lacking);
@@ -267,14 +288,16 @@ impl Worker {
         (waiting.tries > TRIES).then_some(staged)
     }
 
-    /// Hands events to the turn, parents first; returns what each lacks that could not be judged.
-    async fn judge(&mut self, ready: &[Ready]) -> Result<FxHashMap<StagedNum, Verdict>, RoomError> {
+    /// Hands events to the turn, parents first; returns what each lacks that could not be judged, and whether the room has more
+    /// branches than it should.
+    async fn judge(&mut self, ready: &[Ready]) -> Result<(FxHashMap<StagedNum, Verdict>, bool), RoomError> {
         let numbers: FxHashMap<_, _> = ready.iter().map(|event| (event.pdu.event_id.clone(), event.staged)).collect();
         let order = sorted(ready.iter().map(|event| event.pdu.clone()).collect(), By::All);
         let mut lacking = FxHashMap::default();
         let mut judged: FxHashSet<OwnedEventId> = FxHashSet::default();
+        let mut is_crowded = false;
         for part in order.chunks(TOGETHER) {
-            for (pdu, verdict) in part.iter().zip(self.judge_part(part, &numbers).await?) {
+            for (pdu, verdict) in part.iter().zip(self.judge_part(part, &numbers, &mut is_crowded).await?) {
                 let Some(staged) = numbers.get(&pdu.event_id) else { continue };
                 match verdict {
                     Some(verdict @ (Verdict::Missing { .. } | Verdict::Unplaced)) => {
@@ -292,7 +315,7 @@ impl Worker {
             }
         }
         self.try_what_waits_for(&judged);
-        Ok(lacking)
+        Ok((lacking, is_crowded))
     }
 
     /// Judges a few events in one commit. If that fails, one after the other: what fails alone must not hold up the others.
@@ -300,12 +323,16 @@ impl Worker {
         &self,
         part: &[Arc<Pdu>],
         numbers: &FxHashMap<OwnedEventId, StagedNum>,
+        is_crowded: &mut bool,
     ) -> Result<Vec<Option<Verdict>>, RoomError> {
         let arrival =
             |pdu: &Arc<Pdu>| Arrival { staged: numbers.get(&pdu.event_id).copied(), ..Arrival::of(pdu.clone()) };
-        if let Ok(verdicts) = self.rooms.judge(&self.room.room_id, part.iter().map(arrival).collect()).await {
-            return Ok(verdicts.into_iter().map(Some).collect());
+        if let Ok(judgement) = self.rooms.judged(&self.room.room_id, part.iter().map(arrival).collect()).await {
+            *is_crowded = judgement.is_crowded;
+            return Ok(judgement.verdicts.into_iter().map(Some).collect());
         }
+        // Whether it is crowded is found out at the end.
+        *is_crowded = true;
         let mut verdicts = Vec::with_capacity(part.len());
         for pdu in part {
             verdicts.push(match self.rooms.judge(&self.room.room_id, vec![arrival(pdu)]).await {

@@ -303,6 +303,53 @@ async fn many_branches_are_merged_by_events_that_say_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hundreds_of_branches_are_merged_as_well() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    let mut jsons = Vec::new();
+    for n in 0..300 {
+        jsons.push(forged(&there, &room, message(&format!("{n}")), &MESSAGE_AUTH).await.json.to_string());
+    }
+    for part in jsons.chunks(50) {
+        here.rooms.receive(&name(1), part).await.expect("the store works");
+    }
+    net.calm_down().await;
+    let tip = here.tip(&room).await.expect("a tip");
+    assert!(tip.extremities.len() <= 16, "{} branches", tip.extremities.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_strangers_send_leaves_place_for_what_members_say() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    // Nobody has what these name, so they wait.
+    let unknown = |n: usize| OwnedEventId::try_from(format!("${n:043}")).expect("an id");
+    let auth = auth_of(&there, &room, &MESSAGE_AUTH).await;
+    let event = |n: usize| {
+        let place = Place {
+            room_id: Some(&room),
+            sender: &user(0, 1),
+            prev_events: &[unknown(n)],
+            auth_events: &auth,
+            depth: 100,
+            origin_server_ts: 1_000_001,
+            server_name: &name(1),
+            v1: None,
+        };
+        let rules = hearth_matrix::rules(&RoomVersionId::V10).expect("known");
+        seal(message(&format!("{n}")), &place, &key(1), rules).expect("seals").json.to_string()
+    };
+    let events: Vec<String> = (0..60).map(event).collect();
+    let taken = async |origin: usize, events: &[String]| {
+        let received = here.rooms.receive(&name(origin), events).await.expect("the store works");
+        received.iter().filter(|received| received.outcome.is_ok()).count()
+    };
+    // A server without members here passes them on.
+    assert_eq!(taken(7, &events).await, 50);
+    assert_eq!(taken(1, &events).await, 60);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_that_stays_is_crossed_with_the_state_that_the_other_server_tells() {
     let (net, room) = two().await;
     let (here, there) = (net.house(0), net.house(1));
