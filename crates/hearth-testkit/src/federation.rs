@@ -1,17 +1,22 @@
-//! Several servers that talk with each other over TLS, each behind a link that can be cut.
+//! Several servers that talk with each other over TLS, each behind a link that can be cut, slow, or lead to a server that is ill.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use hearth::settings::{Listener, Settings, Tls};
 use hearth_api::Resource;
 use hearth_api::serve::Bind;
 use hearth_matrix::ruma::ServerName;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::io::copy_bidirectional;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio_rustls::TlsAcceptor;
 
 use crate::{Backend, Schema, TestServer, WallTime};
 
@@ -30,49 +35,132 @@ pub struct Federation {
 /// The way to a server: its address is the server's name.
 pub struct Link {
     address: SocketAddr,
-    target: Arc<AtomicU16>,
-    is_cut: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<AbortHandle>>>,
+    inner: Arc<Way>,
     accepting: JoinHandle<()>,
+}
+
+/// How a way is.
+#[derive(Clone, Copy)]
+enum Mood {
+    Open,
+    Cut,
+    Slow(Duration),
+    Failing,
+}
+
+struct Way {
+    target: AtomicU16,
+    mood: Mutex<Mood>,
+    attempts: AtomicUsize,
+    /// What answers as the server would, if it were ill.
+    ill: OnceLock<TlsAcceptor>,
+    open: Mutex<Vec<AbortHandle>>,
 }
 
 impl Link {
     async fn new(host: u8) -> Self {
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, host], 0))).await.expect("a port of loopback");
         let address = listener.local_addr().expect("an address");
-        let (target, is_cut) = (Arc::new(AtomicU16::new(0)), Arc::new(AtomicBool::new(false)));
-        let open: Arc<Mutex<Vec<AbortHandle>>> = Arc::default();
-        let (to, cut, kept) = (target.clone(), is_cut.clone(), open.clone());
+        let inner = Arc::new(Way {
+            target: AtomicU16::new(0),
+            mood: Mutex::new(Mood::Open),
+            attempts: AtomicUsize::new(0),
+            ill: OnceLock::new(),
+            open: Mutex::default(),
+        });
+        let way = inner.clone();
         let accepting = tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                if cut.load(Ordering::SeqCst) {
-                    continue;
+            while let Ok((near, _)) = listener.accept().await {
+                way.attempts.fetch_add(1, Ordering::SeqCst);
+                if let Some(carry) = way.carry(near) {
+                    let mut open = way.open.lock().unwrap_or_else(PoisonError::into_inner);
+                    open.retain(|carry| !carry.is_finished());
+                    open.push(carry);
                 }
-                let port = to.load(Ordering::SeqCst);
-                let carry = tokio::spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await {
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-                let mut open = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                open.retain(|carry| !carry.is_finished());
-                open.push(carry.abort_handle());
             }
         });
-        Self { address, target, is_cut, open, accepting }
+        Self { address, inner, accepting }
     }
 
     /// Nobody gets through any more, and what is under way ends.
     pub fn cut(&self) {
-        self.is_cut.store(true, Ordering::SeqCst);
-        for carry in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            carry.abort();
-        }
+        self.become_so(Mood::Cut);
+    }
+
+    /// The server is ill: it answers every request with the status 500. What is under way ends.
+    pub fn fail(&self) {
+        self.become_so(Mood::Failing);
+    }
+
+    /// Whatever is said takes so much longer, in both directions. What is under way ends.
+    pub fn slow(&self, by: Duration) {
+        self.become_so(Mood::Slow(by));
     }
 
     /// The way is open again.
     pub fn heal(&self) {
-        self.is_cut.store(false, Ordering::SeqCst);
+        self.become_so(Mood::Open);
+    }
+
+    /// How often somebody tried to get through, whatever came of it.
+    pub fn attempts(&self) -> usize {
+        self.inner.attempts.load(Ordering::SeqCst)
+    }
+
+    fn become_so(&self, mood: Mood) {
+        *self.inner.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        if !matches!(mood, Mood::Open) {
+            for carry in self.inner.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                carry.abort();
+            }
+        }
+    }
+}
+
+impl Way {
+    fn carry(&self, mut near: TcpStream) -> Option<AbortHandle> {
+        let mood = *self.mood.lock().unwrap_or_else(PoisonError::into_inner);
+        let port = self.target.load(Ordering::SeqCst);
+        let carry = match mood {
+            Mood::Cut => return None,
+            Mood::Open => tokio::spawn(async move {
+                if let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await {
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                }
+            }),
+            Mood::Slow(by) => tokio::spawn(async move {
+                if let Ok(far) = TcpStream::connect(("127.0.0.1", port)).await {
+                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                    tokio::join!(trickle(near_in, far_out, by), trickle(far_in, near_out, by));
+                }
+            }),
+            Mood::Failing => {
+                let ill = self.ill.get()?.clone();
+                tokio::spawn(async move {
+                    let Ok(mut near) = ill.accept(near).await else { return };
+                    let mut heard = [0; 4096];
+                    // The first part of a request is enough; the rest is heard out, so that the answer is not lost.
+                    if near.read(&mut heard).await.is_ok_and(|read| read > 0) {
+                        let _ = near.write_all(ILL).await;
+                        while near.read(&mut heard).await.is_ok_and(|read| read > 0) {}
+                    }
+                })
+            }
+        };
+        Some(carry.abort_handle())
+    }
+}
+
+const ILL: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// Hands over what is read, each time a while later.
+async fn trickle(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, by: Duration) {
+    let mut part = vec![0; 64 * 1024];
+    while let Ok(read) = from.read(&mut part).await {
+        tokio::time::sleep(by).await;
+        if read == 0 || to.write_all(&part[..read]).await.is_err() {
+            break;
+        }
     }
 }
 
@@ -111,6 +199,12 @@ impl Federation {
             let key = KeyPair::generate().expect("a key");
             let params = CertificateParams::new(vec![link.address.ip().to_string()]).expect("a name");
             let certificate = params.signed_by(&key, &authority).expect("a certificate");
+            let secret = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+            let ill = ServerConfig::builder()
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], secret)
+                .expect("a configuration of TLS");
+            let _ = link.inner.ill.set(TlsAcceptor::from(Arc::new(ill)));
             let tls = Tls {
                 certificate: write(format!("{n}.pem"), certificate.pem()),
                 key: write(format!("{n}.key"), key.serialize_pem()),
@@ -141,7 +235,7 @@ impl Federation {
 
     fn lead_to(&self, n: usize) {
         match self.servers[n].running().binds().last() {
-            Some(Bind::Tcp(address)) => self.links[n].target.store(address.port(), Ordering::SeqCst),
+            Some(Bind::Tcp(address)) => self.links[n].inner.target.store(address.port(), Ordering::SeqCst),
             other => panic!("no TCP listener: {other:?}"),
         }
     }

@@ -114,6 +114,34 @@ async fn what_is_said_while_a_server_is_away_arrives_later() {
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
 #[tokio::test]
+async fn what_is_said_to_a_server_that_is_ill_or_slow_arrives() {
+    let federation = Federation::start(3).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let carol = federation.servers[2].user("carol").await;
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    must_join_via(&carol, &room, &federation.name(0)).await;
+    until_member(&bob, &room, &carol.user_id, "join").await;
+    federation.links[1].fail();
+    let first = send(&alice, &room, "while you are ill").await;
+    arrives(&carol, &room, &first).await;
+    let name = hearth_matrix::ruma::ServerName::parse(federation.name(1)).expect("a server name");
+    until("the server is known to be ill", async || {
+        let there = federation.servers[0].running().doors().remote.destination(&name).await;
+        let there = there.expect("the store answers").filter(|there| there.failures > 0);
+        there.and_then(|there| there.last_error).is_some_and(|error| error.contains("500"))
+    })
+    .await;
+    federation.links[1].slow(std::time::Duration::from_millis(200));
+    federation.time.advance(3_600_000);
+    let second = send(&alice, &room, "while you are slow").await;
+    // Who is well does not wait for who is slow.
+    arrives(&carol, &room, &second).await;
+    until_bodies(&bob, &room, &["while you are ill".to_owned(), "while you are slow".to_owned()]).await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
 async fn a_sign_of_life_ends_the_wait() {
     let federation = Federation::start(2).await;
     let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
