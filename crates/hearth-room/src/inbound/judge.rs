@@ -78,6 +78,16 @@ pub enum Verdict {
     Unplaced,
 }
 
+impl Verdict {
+    /// Whether the event was judged; else it waits for something.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Accepted | Self::Known | Self::SoftFailed(_) | Self::Rejected(_) => true,
+            Self::Missing { .. } | Self::Unplaced => false,
+        }
+    }
+}
+
 /// What is known of an event that something hangs on.
 #[derive(Clone, Copy)]
 pub(super) struct Known {
@@ -130,7 +140,7 @@ impl Appender<'_, '_> {
         self.settle()?;
         let verdict = self.judge_arrival(arrival)?;
         if let Some(staged) = arrival.staged
-            && !matches!(verdict, Verdict::Missing { .. } | Verdict::Unplaced)
+            && verdict.is_final()
         {
             self.tx.staged().unstage(staged)?;
         }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::acl::ServerAcl;
 use super::sorting::{By, sorted};
 use super::worker::{TOGETHER, is_closed};
-use super::{Arrival, Verdict, signatures};
+use super::{Arrival, signatures};
 use crate::{RoomError, Rooms};
 
 /// Events that may wait for one room.
@@ -161,7 +161,7 @@ impl Rooms {
             };
             is_crowded = judgement.is_crowded;
             for (pdu, verdict) in part.iter().zip(judgement.verdicts) {
-                if !matches!(verdict, Verdict::Missing { .. } | Verdict::Unplaced) {
+                if verdict.is_final() {
                     judged.push(pdu.event_id.clone());
                 }
             }
