@@ -77,8 +77,10 @@ async fn a_server_that_failed_lately_is_asked_for_a_person_but_last() {
     let (carol, dave) = (there.user("carol").await, there.user("dave").await);
     let (room, other) = (public_room(&alice).await, public_room(&alice).await);
     must_join_via(&bob, &room, &federation.name(0)).await;
-    // All of the room is there, so that he can let others in.
+    // All of the room is there, so that he can let others in; and the third server knows the first one's key.
     assert_eq!(bob.get(&room_path(&room, "members")).await.0, 200);
+    let path = format!("/_matrix/federation/v1/query/profile?user_id={}", encoded(&carol.user_id));
+    assert_eq!(ask(&federation, 0, 2, "GET", &path, None).await.0, 200);
     federation.links[0].cut();
     assert_eq!(join_via(&carol, &other, &[federation.name(0)]).await.0, 502);
     // Whoever can be reached lets her in, and nobody waits for who can't.
