@@ -1,12 +1,13 @@
 //! The same on PostgreSQL, where closures of several rooms and servers run at once.
 
 use hearth_matrix::ruma::{CanonicalJsonObject, RoomVersionId};
-use hearth_room::MemberAction;
-use hearth_store::{DatabaseUrl, Store, StoreOptions};
+use hearth_room::{MemberAction, Rooms, RoomsConfig};
+use hearth_store::{DatabaseUrl, Store, StoreOptions, WallTime};
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Net, name, public_room, user};
+use super::{Net, joins, key, name, public_room, user};
 
 /// Schemas on the PostgreSQL of the tests, one a server.
 struct Schemas {
@@ -20,7 +21,9 @@ impl Schemas {
             eprintln!("HEARTH_TEST_POSTGRES is not set: not tested on PostgreSQL");
             return None;
         };
-        let names = (0..count).map(|n| format!("hearth_rooms_{}_{n}", std::process::id())).collect();
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let next = || format!("hearth_rooms_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let names = (0..count).map(|_| next()).collect();
         let schemas = Self { server, names };
         for name in &schemas.names {
             schemas.run(&format!("CREATE SCHEMA {name}")).await;
@@ -98,6 +101,37 @@ async fn branches_and_gaps_are_closed_on_postgres_too() {
         assert_eq!((tip.joined, tip.extremities.len()), (2, 1), "version {version}");
     }
     for store in stores {
+        store.close().await;
+    }
+    schemas.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_numbered_above_what_allows_it_whichever_node_made_that() {
+    let Some(schemas) = Schemas::create(1).await else { return };
+    let open = async || {
+        let url = DatabaseUrl::Postgres(schemas.url(0));
+        Store::open(StoreOptions { url, threads: 2 }).await.expect("opens")
+    };
+    let net = Arc::new(Net::default());
+    let (store, other_store) = (open().await, open().await);
+    net.move_in(0, store.clone(), 1).await;
+    let one = net.house(0).rooms.clone();
+    let config = RoomsConfig { server_name: name(0), signing_key: key(0).into(), default_version: RoomVersionId::V10 };
+    let other = Rooms::seeded(config, other_store.clone(), WallTime::manual(1_000_000), 2);
+    let room = public_room(&net.house(0), RoomVersionId::V10).await;
+    let who = user(1, 0);
+    other.change_membership(&who, &room, MemberAction::Join { guest: false }, None).await.expect("may join");
+    for n in 0..4 {
+        let node = if n % 2 == 0 { &one } else { &other };
+        node.set_state(&who, &room, joins(&format!("{n}"), &who), None).await.expect("may be called so");
+    }
+    let all: Vec<i64> = (1..10_000).collect();
+    let edges = store.read(move |tx| tx.events().auth_edges(&all)).await.expect("reads");
+    assert!(edges.len() > 10, "{edges:?}");
+    let wrong: Vec<_> = edges.into_iter().filter(|(event, auth)| event <= auth).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    for store in [store, other_store] {
         store.close().await;
     }
     schemas.drop().await;
