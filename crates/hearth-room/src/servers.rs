@@ -254,13 +254,16 @@ fn admitted(
     }
 }
 
+/// A room of ours and somebody in it, by his number if that is known.
+type RemoteMember = (Arc<RoomRecord>, Option<UserNum>);
+
 /// A member of a room of ours whose server says so itself, if his number is known.
 fn remote_member(
     tx: &mut Tx<'_>,
     origin: &OwnedServerName,
     room_id: &OwnedRoomId,
     user_id: &UserId,
-) -> Result<Option<(Arc<RoomRecord>, Option<UserNum>)>, StoreError> {
+) -> Result<Option<RemoteMember>, StoreError> {
     if user_id.server_name() != origin {
         return Ok(None);
     }
