@@ -1,7 +1,7 @@
 //! Several servers that talk with each other over TLS, each behind a link that can be cut, slow, or lead to a server that is ill.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -51,7 +51,6 @@ enum Mood {
 struct Way {
     target: AtomicU16,
     mood: Mutex<Mood>,
-    attempts: AtomicUsize,
     /// What answers as the server would, if it were ill.
     ill: OnceLock<TlsAcceptor>,
     open: Mutex<Vec<AbortHandle>>,
@@ -64,14 +63,12 @@ impl Link {
         let inner = Arc::new(Way {
             target: AtomicU16::new(0),
             mood: Mutex::new(Mood::Open),
-            attempts: AtomicUsize::new(0),
             ill: OnceLock::new(),
             open: Mutex::default(),
         });
         let way = inner.clone();
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                way.attempts.fetch_add(1, Ordering::SeqCst);
                 if let Some(carry) = way.carry(near) {
                     let mut open = way.open.lock().unwrap_or_else(PoisonError::into_inner);
                     open.retain(|carry| !carry.is_finished());
@@ -100,11 +97,6 @@ impl Link {
     /// The way is open again.
     pub fn heal(&self) {
         self.become_so(Mood::Open);
-    }
-
-    /// How often somebody tried to get through, whatever came of it.
-    pub fn attempts(&self) -> usize {
-        self.inner.attempts.load(Ordering::SeqCst)
     }
 
     fn become_so(&self, mood: Mood) {

@@ -58,6 +58,8 @@ pub(super) struct Net {
     keys: Mutex<BTreeMap<OwnedServerName, (String, [u8; 32])>>,
     /// Servers that answer nothing but keys.
     pub(super) mute: Mutex<BTreeSet<OwnedServerName>>,
+    /// Servers that failed lately, as everybody sees it.
+    pub(super) resting: Mutex<BTreeSet<OwnedServerName>>,
     /// What servers say instead of what they know.
     pub(super) lies: Mutex<BTreeMap<OwnedServerName, Lies>>,
     /// Questions that were answered.
@@ -426,6 +428,14 @@ fn jsons(pdus: &[Arc<Pdu>]) -> Vec<String> {
 }
 
 impl Neighbours for View {
+    fn resting<'a>(&'a self, servers: &'a [OwnedServerName]) -> Answer<'a, Vec<OwnedServerName>> {
+        Box::pin(async move {
+            let Some(net) = self.net.upgrade() else { return Vec::new() };
+            let resting = lock(&net.resting).clone();
+            servers.iter().filter(|server| resting.contains(*server)).cloned().collect()
+        })
+    }
+
     fn keys(&self, wanted: Vec<WantedKey>) -> Answer<'_, Vec<(WantedKey, [u8; 32])>> {
         Box::pin(async move { self.keys_at_hand(&wanted) })
     }

@@ -303,6 +303,29 @@ async fn many_branches_are_merged_by_events_that_say_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_failed_lately_lets_in_only_if_nobody_else_does() {
+    let net = Net::of(4, 1).await;
+    let room = public_room(&net.house(0), RoomVersionId::V11).await;
+    let join = async |n: usize, via: &[hearth_matrix::ruma::OwnedServerName]| {
+        let joined = net.house(n).rooms.join_through(&user(0, n), &room, via, CanonicalJsonObject::new()).await;
+        joined.expect("joins");
+        let packets = net.packets().await;
+        for packet in &packets {
+            net.deliver(packet).await;
+        }
+        net.calm_down().await;
+        let others = packets.into_iter().map(|packet| packet.from).filter(|from| *from != name(n));
+        others.collect::<std::collections::BTreeSet<_>>()
+    };
+    join(1, &[name(0)]).await;
+    net.resting.lock().expect("whole").insert(name(0));
+    // Who lets somebody in tells the others of it.
+    assert_eq!(join(2, &[name(0), name(1)]).await.into_iter().collect::<Vec<_>>(), [name(1)]);
+    net.resting.lock().expect("whole").insert(name(1));
+    assert_eq!(join(3, &[name(1)]).await.into_iter().collect::<Vec<_>>(), [name(1)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn hundreds_of_branches_are_merged_as_well() {
     let (net, room) = two().await;
     let (here, there) = (net.house(0), net.house(1));

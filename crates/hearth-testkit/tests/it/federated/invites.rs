@@ -118,9 +118,12 @@ async fn an_invite_is_declined_and_may_come_again() {
                 let member = room_path(&room, &format!("state/m.room.member/{}", encoded(&bob.user_id)));
                 let (_, content) = alice.get(&member).await;
                 assert_eq!((&content["membership"], &content["reason"]), (&json!("leave"), &json!("no")));
-                let told = sync(&bob, Some(&since)).await;
-                let left = &told["rooms"]["leave"][&room]["timeline"]["events"];
-                assert_eq!(left[0]["content"]["membership"], "leave", "{told}");
+                let left = hearth_testkit::until_some("his leave is shown", async || {
+                    let told = sync(&bob, Some(&since)).await;
+                    told["rooms"]["leave"][&room]["timeline"]["events"].as_array().cloned()
+                })
+                .await;
+                assert_eq!(left[0]["content"]["membership"], "leave", "{left:?}");
                 assert_eq!(left[0]["sender"], json!(bob.user_id));
                 assert!(sync(&bob, None).await["rooms"]["invite"][&room].is_null());
                 let (status, answer) = join(&bob, &room).await;

@@ -83,8 +83,11 @@ async fn a_knock_is_taken_back() {
             let (status, answer) = bob.post(&room_path(&room, "leave"), &json!({})).await;
             assert_eq!(status, 200, "version {version}: {answer}");
             assert_eq!(membership(&alice, &room, &bob.user_id).await, "leave");
-            let told = sync(&bob, Some(&since)).await;
-            let left = &told["rooms"]["leave"][&room]["timeline"]["events"][0];
+            let left = hearth_testkit::until_some("his leave is shown", async || {
+                let told = sync(&bob, Some(&since)).await;
+                told["rooms"]["leave"][&room]["timeline"]["events"].get(0).cloned()
+            })
+            .await;
             assert_eq!((&left["content"]["membership"], &left["sender"]), (&json!("leave"), &json!(bob.user_id)));
             must_knock(&bob, &room, &federation.name(0)).await;
             assert!(sync(&bob, None).await["rooms"]["knock"][&room].is_object());
