@@ -73,6 +73,9 @@ pub struct SendOptions {
     pub limits: Limits,
     /// Send also to a server that is to be left alone.
     pub despite_back_off: bool,
+    /// Another program than the server proper may answer, or a slow one: that it answers badly or late says nothing of the
+    /// server, that nobody is there at all does.
+    pub is_aside: bool,
 }
 
 /// Why a request brought no answer, or none that is a success.
@@ -93,9 +96,12 @@ pub enum RemoteError {
     /// Its name leads nowhere.
     #[error("{0}")]
     Unresolvable(String),
-    /// Nobody answers, the connection broke, or its addresses are forbidden.
+    /// Nobody answers, or its addresses are forbidden.
     #[error("{0}")]
     Unreachable(String),
+    /// The connection broke, or what came was not HTTP.
+    #[error("{0}")]
+    Broken(String),
     /// Its certificate is not good.
     #[error("{0}")]
     Tls(String),
@@ -132,7 +138,7 @@ impl RemoteError {
     /// Whether the server is to be left alone for a while. One that refuses or says nonsense is well.
     pub(crate) fn is_failure(&self) -> bool {
         match self {
-            Self::Unresolvable(_) | Self::Unreachable(_) | Self::Tls(_) | Self::Timeout => true,
+            Self::Unresolvable(_) | Self::Unreachable(_) | Self::Broken(_) | Self::Tls(_) | Self::Timeout => true,
             // What is not there yet, or too large, is nothing that is wrong with the server.
             Self::Refused { errcode, .. } if errcode == "M_NOT_YET_UPLOADED" || errcode == "M_TOO_LARGE" => false,
             Self::Refused { status, .. } => status.is_server_error(),
@@ -146,7 +152,7 @@ impl From<HttpError> for RemoteError {
         match error {
             HttpError::Timeout | HttpError::Connect(ConnectError::Timeout) => Self::Timeout,
             HttpError::TooLarge(most) => Self::TooLarge(most),
-            HttpError::Broken(cause) => Self::Unreachable(cause),
+            HttpError::Broken(cause) => Self::Broken(cause),
             HttpError::Connect(error) => match error {
                 ConnectError::NoHost | ConnectError::Unresolvable { .. } => Self::Unresolvable(error.to_string()),
                 ConnectError::Tls(_) => Self::Tls(error.to_string()),
@@ -387,6 +393,7 @@ impl Remote {
         let outcome = tokio::time::timeout(options.limits.timeout, exchange).await.unwrap_or(Err(RemoteError::Timeout));
         metrics::counter!("hearth_remote_requests_total", "outcome" => outcome_name(&outcome)).increment(1);
         match &outcome {
+            Err(RemoteError::Timeout | RemoteError::Refused { .. } | RemoteError::Broken(_)) if options.is_aside => {}
             Err(error) if error.is_failure() => self.failed(server, begun, error.to_string()).await?,
             Err(RemoteError::Request(_)) => {}
             _ => self.succeeded(server, before).await?,
@@ -519,7 +526,7 @@ fn outcome_name<T>(outcome: &Result<T, RemoteError>) -> &'static str {
         Err(RemoteError::Refused { status, .. }) if status.is_server_error() => "failed",
         Err(RemoteError::Refused { .. }) => "refused",
         Err(RemoteError::Unresolvable(_)) => "unresolvable",
-        Err(RemoteError::Unreachable(_)) => "unreachable",
+        Err(RemoteError::Unreachable(_) | RemoteError::Broken(_)) => "unreachable",
         Err(RemoteError::Tls(_)) => "tls",
         Err(RemoteError::Timeout) => "timeout",
         Err(RemoteError::TooLarge(_)) => "too_large",

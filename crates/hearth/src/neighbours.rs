@@ -45,7 +45,7 @@ const INVITE: SendOptions = SendOptions { despite_back_off: true, ..FEW };
 
 const fn options(seconds: u64, mebibytes: usize) -> SendOptions {
     let limits = Limits { timeout: Duration::from_secs(seconds), response_bytes: mebibytes * 1024 * 1024 };
-    SendOptions { limits, despite_back_off: false }
+    SendOptions { limits, despite_back_off: false, is_aside: false }
 }
 
 /// Ids of a state.

@@ -1,6 +1,7 @@
 //! Requests to others and from others: signed, checked, and what is learned of a destination.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_matrix::ruma::api::federation::discovery::get_server_version;
 use hearth_matrix::ruma::api::federation::query::get_profile_information;
@@ -126,7 +127,7 @@ async fn refusals_nonsense_and_silence_are_told_apart() {
         let limits = Limits { response_bytes: 1000, ..Limits::default() };
         for _ in 0..2 {
             let error = remote
-                .send_with(&b.name, version(), SendOptions { limits, despite_back_off: false })
+                .send_with(&b.name, version(), SendOptions { limits, ..SendOptions::default() })
                 .await
                 .unwrap_err();
             assert!(expected(&error), "{error:?}");
@@ -160,6 +161,26 @@ async fn a_server_that_fails_is_left_alone_until_it_shows_life() {
     remote.send(&b.name, version()).await.unwrap();
     let known = remote.destination(&b.name).await.unwrap().unwrap();
     assert_eq!((known.failures, known.last_success_ts, known.last_error), (0, Some(NOW), None));
+}
+
+#[tokio::test]
+async fn what_answers_badly_beside_a_server_says_nothing_of_it() {
+    let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+    let time = WallTime::manual(NOW);
+    let remote = world.remote(&a, &time).await;
+    let aside = SendOptions { is_aside: true, ..SendOptions::default() };
+    let failing = b.start(&world, paths(|_| Some(full(502, "")))).await;
+    assert!(remote.send_with(&b.name, version(), aside).await.is_err());
+    drop(failing);
+    let hanging = b.start(&world, Arc::new(|_| Box::pin(std::future::pending()))).await;
+    let limits = Limits { timeout: Duration::from_millis(200), ..Limits::default() };
+    let error = remote.send_with(&b.name, version(), SendOptions { limits, ..aside }).await.unwrap_err();
+    assert!(matches!(error, RemoteError::Timeout), "{error:?}");
+    assert_eq!(remote.destination(&b.name).await.unwrap().map_or(0, |known| known.failures), 0);
+    // That nobody is there does.
+    drop(hanging);
+    assert!(matches!(remote.send_with(&b.name, version(), aside).await, Err(RemoteError::Unreachable(_))));
+    assert_eq!(remote.destination(&b.name).await.unwrap().unwrap().failures, 1);
 }
 
 #[tokio::test]
