@@ -494,11 +494,11 @@ CREATE TABLE blob_data (num id_key(), data bytes() NOT NULL);
 CREATE TABLE blobs_loose (num id_key(), since_ts BIGINT NOT NULL);
 CREATE INDEX blobs_loose_since ON blobs_loose (since_ts);
 
--- What an `mxc://` URI stands for.
+-- What an `mxc://` URI stands for; behind a media id and a `#`, a thumbnail that another server made of it.
 CREATE TABLE media (
     origin         BIGINT NOT NULL,  -- server
     media_id       bytes() NOT NULL,
-    blob           BIGINT,           -- none: not uploaded yet
+    blob           BIGINT,           -- none: not uploaded yet, or hidden before it was here
     size           BIGINT NOT NULL,  -- of the blob
     content_type   bytes() NOT NULL,
     file_name      bytes(),
@@ -534,6 +534,9 @@ CREATE INDEX thumbnails_of ON thumbnails (thumbnail);
 
 -- SHA-256 of files that are not wanted here.
 CREATE TABLE blocked_files (sha256 bytes() PRIMARY KEY, blocked_ts BIGINT NOT NULL);
+
+-- SHA-256 of files that nobody may see, wherever they come from.
+CREATE TABLE hidden_files (sha256 bytes() PRIMARY KEY, hidden_ts BIGINT NOT NULL);
 
 -- What linked pages said of themselves, and when.
 CREATE TABLE previews (

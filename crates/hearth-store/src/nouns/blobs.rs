@@ -284,6 +284,23 @@ impl Blobs<'_, '_> {
         Ok(self.state(sha256)?.is_some_and(|(_, state)| state != HERE))
     }
 
+    /// Before bytes are deleted in the media storage that nobody knows: whoever brings them meanwhile waits. None if they
+    /// are known. The caller holds the blob's lock, and tells [`Blobs::deleted`]; if he can't, the blob is loose since then.
+    pub fn doom(&mut self, sha256: &[u8; 32], since: i64) -> Result<Option<BlobNum>, StoreError> {
+        let num = match self.state(sha256)? {
+            // Its bytes are elsewhere.
+            Some((num, HERE)) => return Ok(Some(num)),
+            Some(_) => return Ok(None),
+            None => BlobNum(self.tx.next_number(Counter::Blobs)?),
+        };
+        self.tx.exec(
+            "INSERT INTO blobs (num, sha256, size, state) VALUES ($1, $2, 0, $3)",
+            &[num.into(), sha256.as_slice().into(), GOING.into()],
+        )?;
+        self.loosen(num, since)?;
+        Ok(Some(num))
+    }
+
     fn state(&mut self, sha256: &[u8; 32]) -> Result<Option<(BlobNum, i64)>, StoreError> {
         let sql = "SELECT num, state FROM blobs WHERE sha256 = $1";
         self.tx.one(sql, &[sha256.as_slice().into()], |row| Ok((BlobNum(row.int(0)?), row.int(1)?)))

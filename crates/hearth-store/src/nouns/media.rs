@@ -87,6 +87,9 @@ pub struct MediaPage {
     pub is_quarantined: bool,
 }
 
+/// When hidden media was last looked at: it is not old, and nobody deletes it unasked.
+const NEVER_OLD: i64 = i64::MAX;
+
 /// Media, seen from a transaction.
 pub struct MediaTable<'t, 'c> {
     tx: &'t mut Tx<'c>,
@@ -104,8 +107,9 @@ impl MediaTable<'_, '_> {
     pub fn get(&mut self, place: &MediaPlace) -> Result<Option<Media>, StoreError> {
         let Some(origin) = self.tx.string_num(&place.origin)? else { return Ok(None) };
         self.tx.one(
-            "SELECT m.uploader, m.created_ts, m.accessed_ts, m.expires_ts, m.quarantined_ts, m.frozen, \
-                 m.content_type, m.file_name, b.num, b.sha256, b.size, b.state \
+            "SELECT m.uploader, m.created_ts, m.accessed_ts, m.expires_ts, \
+                 m.quarantined_ts IS NOT NULL OR EXISTS (SELECT 1 FROM hidden_files h WHERE h.sha256 = b.sha256), \
+                 m.frozen, m.content_type, m.file_name, b.num, b.sha256, b.size, b.state \
              FROM media m LEFT JOIN blobs b ON b.num = m.blob WHERE m.origin = $1 AND m.media_id = $2",
             &[origin.into(), place.media_id.as_bytes().into()],
             |row| {
@@ -123,7 +127,7 @@ impl MediaTable<'_, '_> {
                     created_ts: row.int(1)?,
                     accessed_ts: row.int(2)?,
                     expires_ts: row.opt_int(3)?,
-                    is_quarantined: row.opt_int(4)?.is_some(),
+                    is_quarantined: row.bool(4)?,
                     is_frozen: row.bool(5)?,
                 })
             },
@@ -198,23 +202,75 @@ impl MediaTable<'_, '_> {
     pub fn accessed(&mut self, place: &MediaPlace, now: i64) -> Result<(), StoreError> {
         let Some(origin) = self.tx.string_num(&place.origin)? else { return Ok(()) };
         self.tx.exec(
-            "UPDATE media SET accessed_ts = $3 WHERE origin = $1 AND media_id = $2",
+            "UPDATE media SET accessed_ts = $3 WHERE origin = $1 AND media_id = $2 AND quarantined_ts IS NULL",
             &[origin.into(), place.media_id.as_bytes().into(), now.into()],
         )
     }
 
-    /// Hides media from everybody, or shows it again. False if there is none.
-    pub fn quarantine(&mut self, place: &MediaPlace, since_ts: Option<i64>) -> Result<bool, StoreError> {
-        let (known, Some(origin)) = (self.get(place)?.is_some(), self.tx.string_num(&place.origin)?) else {
+    /// Hides media from everybody, and its bytes wherever else they are or come from. False if there is none.
+    pub fn hide(&mut self, place: &MediaPlace, now: i64) -> Result<bool, StoreError> {
+        let (Some(media), Some(origin)) = (self.get(place)?, self.tx.string_num(&place.origin)?) else {
             return Ok(false);
         };
-        if known {
+        self.tx.exec(
+            "UPDATE media SET quarantined_ts = $3, accessed_ts = $4 WHERE origin = $1 AND media_id = $2",
+            &[origin.into(), place.media_id.as_bytes().into(), now.into(), NEVER_OLD.into()],
+        )?;
+        if let Some(file) = media.file {
             self.tx.exec(
-                "UPDATE media SET quarantined_ts = $3 WHERE origin = $1 AND media_id = $2",
-                &[origin.into(), place.media_id.as_bytes().into(), since_ts.into()],
+                "INSERT INTO hidden_files (sha256, hidden_ts) VALUES ($1, $2) ON CONFLICT (sha256) DO NOTHING",
+                &[file.blob.sha256.as_slice().into(), now.into()],
             )?;
         }
-        Ok(known)
+        Ok(true)
+    }
+
+    /// Hides media of another server that is not here, so that nobody fetches it.
+    pub fn hide_before(&mut self, place: &MediaPlace, now: i64) -> Result<(), StoreError> {
+        let origin = self.tx.intern(&place.origin)?;
+        self.tx.exec(
+            "INSERT INTO media (origin, media_id, size, content_type, created_ts, accessed_ts, quarantined_ts, frozen) \
+             VALUES ($1, $2, 0, $3, $4, $5, $4, 1) ON CONFLICT (origin, media_id) DO NOTHING",
+            &[origin.into(), place.media_id.as_bytes().into(), b"".as_slice().into(), now.into(), NEVER_OLD.into()],
+        )
+    }
+
+    /// Shows media again, and its bytes. False if there is none.
+    pub fn show(&mut self, place: &MediaPlace, now: i64) -> Result<bool, StoreError> {
+        let (Some(media), Some(origin)) = (self.get(place)?, self.tx.string_num(&place.origin)?) else {
+            return Ok(false);
+        };
+        let at: [crate::Value<'_>; 2] = [origin.into(), place.media_id.as_bytes().into()];
+        match media.file {
+            Some(file) => {
+                let hash = file.blob.sha256;
+                self.tx.exec("DELETE FROM hidden_files WHERE sha256 = $1", &[hash.as_slice().into()])?;
+            }
+            // It was hidden before it came: now it may come.
+            None if media.expires_ts.is_none() => {
+                self.tx.exec("DELETE FROM media WHERE origin = $1 AND media_id = $2", &at)?;
+                return Ok(true);
+            }
+            None => {}
+        }
+        let [origin, media_id] = at;
+        self.tx.exec(
+            "UPDATE media SET quarantined_ts = NULL, accessed_ts = $3 \
+             WHERE origin = $1 AND media_id = $2 AND quarantined_ts IS NOT NULL",
+            &[origin, media_id, now.into()],
+        )?;
+        Ok(true)
+    }
+
+    /// The thumbnails of media that another server made.
+    pub fn thumbnails_of(&mut self, place: &MediaPlace) -> Result<Vec<MediaPlace>, StoreError> {
+        let Some(origin) = self.tx.string_num(&place.origin)? else { return Ok(Vec::new()) };
+        let (from, to) = (format!("{}#", place.media_id), format!("{}$", place.media_id));
+        self.tx.query(
+            "SELECT media_id FROM media WHERE origin = $1 AND media_id > $2 AND media_id < $3",
+            &[origin.into(), from.as_bytes().into(), to.as_bytes().into()],
+            |row| Ok(MediaPlace { origin: place.origin.clone(), media_id: row.utf8(0)?.to_owned() }),
+        )
     }
 
     /// Forgets media; its bytes are collected if nothing else uses them. Its size, if there was any. The caller holds the
@@ -297,11 +353,11 @@ impl MediaTable<'_, '_> {
         )
     }
 
-    /// Size of all media of other servers.
+    /// Size of all media of other servers, without what is hidden.
     pub fn size_of_others(&mut self) -> Result<i64, StoreError> {
-        let sql =
-            "SELECT CAST(COALESCE(sum(size), 0) AS BIGINT) FROM media WHERE uploader IS NULL AND accessed_ts > -1";
-        Ok(self.tx.one(sql, &[], |row| row.int(0))?.unwrap_or(0))
+        let sql = "SELECT CAST(COALESCE(sum(size), 0) AS BIGINT) FROM media \
+                   WHERE uploader IS NULL AND accessed_ts > -1 AND accessed_ts < $1";
+        Ok(self.tx.one(sql, &[NEVER_OLD.into()], |row| row.int(0))?.unwrap_or(0))
     }
 
     /// Media with the same bytes behind a place, by place.

@@ -151,14 +151,83 @@ async fn lists_of_media_have_an_end() {
         assert_eq!(write(store, |tx| tx.media().of_blob(&HASH, ("", ""), 10)).await.len(), 6);
         assert_eq!(write(store, |tx| tx.media().reserved(USER, 499)).await, 1);
         assert_eq!(write(store, |tx| tx.media().overdue(500, 10)).await, [place("later")]);
-        assert!(write(store, |tx| tx.media().quarantine(&place("a"), Some(1))).await);
-        assert!(write(store, |tx| tx.media().get(&place("a"))).await.expect("media").is_quarantined);
-        assert!(!write(store, |tx| tx.media().quarantine(&place("x"), Some(1))).await);
         assert!(!write(store, |tx| tx.blobs().is_blocked(&HASH)).await);
         write(store, |tx| tx.blobs().block(&HASH, 1)).await;
         assert!(write(store, |tx| tx.blobs().is_blocked(&HASH)).await);
         write(store, |tx| tx.blobs().unblock(&HASH)).await;
         assert!(!write(store, |tx| tx.blobs().is_blocked(&HASH)).await);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hidden_bytes_are_hidden_wherever_they_are() {
+    on_each_engine(async |store| {
+        let theirs = |id: &str| MediaPlace { origin: "b.org".to_owned(), media_id: id.to_owned() };
+        let is_hidden = async |place: MediaPlace| {
+            write(store, move |tx| tx.media().get(&place)).await.map(|media| media.is_quarantined)
+        };
+        write(store, move |tx| {
+            let (blob, other) = (tx.blobs().keep(&HASH, b"bytes")?, tx.blobs().keep(&OTHER, b"others")?);
+            tx.media().keep(&media("a", blob, 5))?;
+            tx.media().keep(&media("b", other, 6))?;
+            tx.media().keep(&NewMedia { place: theirs("a"), uploader: None, ..media("a", blob, 5) })
+        })
+        .await;
+        assert!(write(store, |tx| tx.media().hide(&place("a"), 50)).await);
+        assert!(!write(store, |tx| tx.media().hide(&place("x"), 50)).await);
+        assert_eq!(is_hidden(place("a")).await, Some(true));
+        assert_eq!((is_hidden(theirs("a")).await, is_hidden(place("b")).await), (Some(true), Some(false)));
+        // Nor does it grow old, also if somebody looked at it just before.
+        write(store, |tx| tx.media().accessed(&place("a"), 60)).await;
+        assert_eq!(write(store, |tx| tx.media().of_ours(i64::MAX, 10)).await.len(), 1);
+        assert!(write(store, |tx| tx.media().show(&place("a"), 70)).await);
+        assert_eq!((is_hidden(place("a")).await, is_hidden(theirs("a")).await), (Some(false), Some(false)));
+        assert_eq!(write(store, |tx| tx.media().of_ours(71, 10)).await.len(), 2);
+        // What is hidden before it comes.
+        write(store, move |tx| tx.media().hide_before(&theirs("later"), 50)).await;
+        assert_eq!(is_hidden(theirs("later")).await, Some(true));
+        assert_eq!(write(store, |tx| tx.media().size_of_others()).await, 5);
+        assert!(write(store, move |tx| tx.media().show(&theirs("later"), 70)).await);
+        assert_eq!(is_hidden(theirs("later")).await, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_nobody_knows_are_not_deleted_under_the_hands_of_who_brings_them() {
+    on_each_engine(async |store| {
+        let doomed = write(store, |tx| tx.blobs().doom(&HASH, 5)).await.expect("unknown");
+        assert_eq!(write(store, |tx| tx.blobs().claim(&HASH, 5, 10)).await, BlobClaim::Going);
+        write(store, move |tx| tx.blobs().deleted(doomed)).await;
+        let BlobClaim::Store(claimed) = write(store, |tx| tx.blobs().claim(&HASH, 5, 10)).await else {
+            panic!("it is gone")
+        };
+        assert_eq!(write(store, |tx| tx.blobs().doom(&HASH, 5)).await, None);
+        assert!(write(store, move |tx| tx.blobs().stored(claimed)).await);
+        assert_eq!(write(store, |tx| tx.blobs().doom(&HASH, 5)).await, None);
+        // Whoever could not tell: the collector finds it.
+        let doomed = write(store, |tx| tx.blobs().doom(&OTHER, 5)).await.expect("unknown");
+        assert_eq!(write(store, |tx| tx.blobs().loose(6, 10)).await, [(doomed, OTHER)]);
+        assert_eq!(collect(store, doomed, 6).await, Collected::Delete(OTHER));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thumbnails_that_another_server_made_are_found_by_their_picture() {
+    on_each_engine(async |store| {
+        let theirs = |id: &str| MediaPlace { origin: "b.org".to_owned(), media_id: id.to_owned() };
+        write(store, move |tx| {
+            let blob = tx.blobs().keep(&HASH, b"bytes")?;
+            for id in ["a", "a#32x32c", "a#320x240", "a-b", "ab#32x32c", "a$"] {
+                tx.media().keep(&NewMedia { place: theirs(id), uploader: None, ..media("a", blob, 5) })?;
+            }
+            Ok(())
+        })
+        .await;
+        let found = write(store, move |tx| tx.media().thumbnails_of(&theirs("a"))).await;
+        assert_eq!(found, [theirs("a#320x240"), theirs("a#32x32c")]);
     })
     .await;
 }
