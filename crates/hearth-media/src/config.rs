@@ -7,6 +7,7 @@ use hearth_matrix::ruma::OwnedServerName;
 use hearth_remote::{HttpClient, ServerRules};
 
 use crate::Scanner;
+use crate::receive::Pace;
 use crate::storage::S3Config;
 
 /// What the media repository is told.
@@ -44,6 +45,36 @@ pub struct MediaConfig {
     pub most_reserved: i64,
     /// Other nodes work on the same database.
     pub has_siblings: bool,
+    /// How long others may take.
+    pub times: Times,
+}
+
+/// How long others may take: nobody holds us up for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// What our users upload.
+    pub uploads: Pace,
+    /// What comes from other servers.
+    pub fetches: Pace,
+    /// A server, before it begins to answer.
+    pub answer: Duration,
+    /// A page, or a picture of one; a preview takes no more than three times as long.
+    pub page: Duration,
+    /// Whoever waits for his turn, because others are being fetched for.
+    pub turn: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            uploads: Pace::steady(seconds(60), seconds(300), 1024),
+            fetches: Pace::steady(seconds(20), seconds(60), 32 * 1024),
+            answer: seconds(20),
+            page: seconds(20),
+            turn: seconds(30),
+        }
+    }
 }
 
 /// Where blobs are kept.
@@ -102,6 +133,7 @@ impl MediaConfig {
             reserved_for: Duration::from_secs(24 * 60 * 60),
             most_reserved: 100,
             has_siblings: false,
+            times: Times::default(),
         }
     }
 }

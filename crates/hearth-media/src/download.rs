@@ -10,6 +10,8 @@ use hearth_store::{Blob, MediaFile, MediaPlace, StoreError};
 use tokio::time::Instant;
 
 use crate::content::{self, Content};
+use crate::known::Placed;
+use crate::remote::What;
 use crate::{FetchError, Media, is_media_id};
 
 /// An upload on another node is not heard of: looked for this often.
@@ -30,6 +32,12 @@ pub struct Wanted {
     pub is_anonymous: bool,
     /// Another server may be asked for it.
     pub allow_remote: bool,
+}
+
+impl Wanted {
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience.min(MOST_PATIENCE)
+    }
 }
 
 /// A file that can be read.
@@ -85,8 +93,8 @@ impl Media {
         if !is_ours && !<&ServerName>::try_from(place.origin.as_str()).is_ok_and(is_allowed) {
             return Err(GetError::NotFound);
         }
-        let mut may_fetch = wanted.allow_remote && !is_ours;
-        let deadline = Instant::now() + wanted.patience.min(MOST_PATIENCE);
+        let mut may_fetch = self.may_fetch(wanted);
+        let deadline = Instant::now() + wanted.patience();
         let wait = self.awaited().wait(&place);
         loop {
             let there = wait.until_there();
@@ -98,7 +106,7 @@ impl Media {
                 Found::Unknown if may_fetch => {
                     may_fetch = false;
                     let left = deadline.saturating_duration_since(Instant::now());
-                    self.fetch(&place, u64::try_from(left.as_millis()).unwrap_or(0)).await?;
+                    self.fetch(&place, What::File, u64::try_from(left.as_millis()).unwrap_or(0)).await?;
                     continue;
                 }
                 Found::Nothing | Found::Unknown => return Err(GetError::NotFound),
@@ -113,12 +121,29 @@ impl Media {
         }
     }
 
+    /// Whether another server is asked. Not for those who would not see what was fetched only now.
+    pub(crate) fn may_fetch(&self, wanted: &Wanted) -> bool {
+        let would_see = !wanted.is_anonymous || !self.config().is_frozen;
+        wanted.allow_remote && would_see && !self.is_ours(&wanted.server)
+    }
+
     /// What is at a place, for somebody who has an access token or none.
     pub(crate) async fn look(&self, place: &MediaPlace, is_anonymous: bool) -> Result<Found, StoreError> {
         let (now, asked, memory) = (self.now(), place.clone(), self.memory().clone());
         let serve_frozen = !self.config().is_frozen;
+        if let Some(Placed { file, is_frozen, accessed_ts }) = self.known().at(place) {
+            if is_anonymous && is_frozen && !serve_frozen {
+                return Ok(Found::Nothing);
+            }
+            let data = memory.get(&file.blob.num).filter(|_| file.blob.is_here);
+            if data.is_some() || !file.blob.is_here {
+                self.accesses().note(place, accessed_ts, now);
+                return Ok(Found::File(file, data));
+            }
+        }
+        let since = self.known().now();
         let read = self.store().read(move |tx| {
-            let Some(media) = tx.media().get(&asked)? else { return Ok((Found::Unknown, 0)) };
+            let Some(media) = tx.media().get(&asked)? else { return Ok((Found::Unknown, 0, false)) };
             let accessed_ts = media.accessed_ts;
             let found = match media.file {
                 _ if media.is_quarantined => Found::Nothing,
@@ -134,11 +159,12 @@ impl Media {
                     Found::File(file, data)
                 }
             };
-            Ok((found, accessed_ts))
+            Ok((found, accessed_ts, media.is_frozen))
         });
-        let (found, accessed_ts) = read.await?;
+        let (found, accessed_ts, is_frozen) = read.await?;
         if let Found::File(file, data) = &found {
             self.accesses().note(place, accessed_ts, now);
+            self.known().found(place, since, Placed { file: file.clone(), is_frozen, accessed_ts });
             if let Some(data) = data
                 && self.memory().peek(&file.blob.num).is_none()
             {

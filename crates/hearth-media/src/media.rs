@@ -13,6 +13,7 @@ use quick_cache::sync::Cache;
 use crate::MediaConfig;
 use crate::accesses::Accesses;
 use crate::awaited::Awaited;
+use crate::known::Known;
 use crate::preview::Previews;
 use crate::remote::Fetches;
 use crate::storage::{self, Storage};
@@ -36,6 +37,7 @@ struct Inner {
     memory: Arc<Memory>,
     awaited: Awaited,
     accesses: Accesses,
+    known: Known,
     workshop: Workshop,
     fetches: Fetches,
     previews: Previews,
@@ -77,6 +79,7 @@ impl Media {
         let memory = Arc::new(Cache::with_weighter(ABOUT, MEMORY, BySize));
         let (awaited, accesses) = (Awaited::default(), Accesses::default());
         let (workshop, fetches, previews) = (Workshop::default(), Fetches::new(remote), Previews::default());
+        let known = Known::new(config.has_siblings);
         let retained_ts = AtomicI64::new(i64::MIN);
         Ok(Self(Arc::new(Inner {
             config,
@@ -86,6 +89,7 @@ impl Media {
             memory,
             awaited,
             accesses,
+            known,
             workshop,
             fetches,
             previews,
@@ -120,6 +124,10 @@ impl Media {
 
     pub(crate) fn accesses(&self) -> &Accesses {
         &self.0.accesses
+    }
+
+    pub(crate) fn known(&self) -> &Known {
+        &self.0.known
     }
 
     pub(crate) fn workshop(&self) -> &Workshop {

@@ -1,14 +1,14 @@
 //! What whoever runs the server may do to media: delete it, hide it, keep files out.
 //!
-//! Deleted media of other servers is fetched again when somebody asks for it; hidden media is not. A file that is kept out can
-//! be neither uploaded nor fetched.
+//! Deleted media of other servers is fetched again when somebody asks for it; hidden media is not. What is hidden is hidden
+//! under whatever name its bytes have, and with its thumbnails. A file that is kept out can be neither uploaded nor fetched.
 
 use hearth_matrix::ruma::OwnedUserId;
 use hearth_store::{MediaPage, MediaPlace, Noun, StoreError};
 
-use crate::Media;
 use crate::housekeeping::LOOSE_FOR_MS;
 use crate::keep::blob_noun;
+use crate::{Media, is_media_id};
 
 const BATCH: i64 = 200;
 
@@ -38,7 +38,8 @@ pub struct Touched {
 #[derive(Clone, Copy)]
 enum Act {
     Delete,
-    Hide(Option<i64>),
+    Hide,
+    Show,
 }
 
 /// Where a list goes on.
@@ -57,7 +58,7 @@ impl Media {
 
     /// Hides media from everybody, or shows it again.
     pub async fn quarantine(&self, selection: Selection, is_hidden: bool) -> Result<Touched, StoreError> {
-        self.each(selection, Act::Hide(is_hidden.then(|| self.now()))).await
+        self.each(selection, if is_hidden { Act::Hide } else { Act::Show }).await
     }
 
     /// Keeps a file out from now on, and deletes all media that has its bytes.
@@ -80,7 +81,9 @@ impl Media {
         let Some(found) = found else { return Ok(false) };
         let noun = found.uploader.map_or_else(|| media_noun(place), Noun::User);
         let place = place.clone();
-        let deleted = self.store().write_quiet([noun], move |tx| tx.media().delete(&place, since)).await?;
+        let deleted = self.store().write_quiet([noun], move |tx| tx.media().delete(&place, since)).await;
+        self.known().has_changed();
+        let deleted = deleted?;
         Ok(deleted.is_some())
     }
 
@@ -91,15 +94,7 @@ impl Media {
         loop {
             let mut pages = self.page(&selection, &cursor).await?;
             for page in &pages {
-                let is_done = match act {
-                    Act::Delete => self.delete_one(&page.place, -LOOSE_FOR_MS - 1).await?,
-                    Act::Hide(since) => {
-                        let place = page.place.clone();
-                        let noun = media_noun(&place);
-                        self.store().write([noun], move |tx| tx.media().quarantine(&place, since)).await?
-                    }
-                };
-                if is_done {
+                if self.act(act, &page.place).await? {
                     touched.files += 1;
                     touched.bytes += u64::try_from(page.size).unwrap_or(0);
                 }
@@ -112,6 +107,29 @@ impl Media {
         }
     }
 
+    /// Does something to one; whether there is one.
+    async fn act(&self, act: Act, place: &MediaPlace) -> Result<bool, StoreError> {
+        let (now, place, noun) = (self.now(), place.clone(), media_noun(place));
+        // What is not here yet may come.
+        let may_come = !self.is_ours(&place.origin) && is_media_id(&place.media_id);
+        let done = match act {
+            Act::Delete => return self.delete_one(&place, -LOOSE_FOR_MS - 1).await,
+            Act::Show => self.store().write([noun], move |tx| tx.media().show(&place, now)).await,
+            Act::Hide => {
+                let hide = self.store().write([noun], move |tx| {
+                    let is_hidden = tx.media().hide(&place, now)?;
+                    if !is_hidden && may_come {
+                        tx.media().hide_before(&place, now)?;
+                    }
+                    Ok(is_hidden || may_come)
+                });
+                hide.await
+            }
+        };
+        self.known().has_changed();
+        done
+    }
+
     async fn page(&self, selection: &Selection, cursor: &Cursor) -> Result<Vec<MediaPage>, StoreError> {
         let (created_ts, media_id, origin) = match cursor {
             Cursor::Start => (i64::MIN, String::new(), String::new()),
@@ -122,13 +140,14 @@ impl Media {
             Selection::Places(places) => {
                 let mut pages = Vec::new();
                 for place in places {
-                    if let Some(media) = tx.media().get(place)? {
+                    for place in [vec![place.clone()], tx.media().thumbnails_of(place)?].concat() {
+                        let media = tx.media().get(&place)?;
                         pages.push(MediaPage {
-                            place: place.clone(),
-                            size: media.file.map_or(0, |file| file.blob.size),
-                            created_ts: media.created_ts,
-                            accessed_ts: media.accessed_ts,
-                            is_quarantined: media.is_quarantined,
+                            place,
+                            size: media.as_ref().and_then(|media| media.file.as_ref()).map_or(0, |file| file.blob.size),
+                            created_ts: media.as_ref().map_or(0, |media| media.created_ts),
+                            accessed_ts: media.as_ref().map_or(0, |media| media.accessed_ts),
+                            is_quarantined: media.is_some_and(|media| media.is_quarantined),
                         });
                     }
                 }

@@ -14,18 +14,42 @@ use crate::storage::{Incoming, Storage, aside};
 pub(crate) const SMALL: usize = 64 * 1024;
 /// So much is gathered before it is written.
 const PIECE: usize = 256 * 1024;
-/// So long the next bytes may take.
-const NEXT_BYTES: Duration = Duration::from_secs(60);
-/// So long a file may take even if it is small; larger ones may take longer.
-const WHOLE: Duration = Duration::from_secs(300);
-/// Who is slower than this in the long run is cut off.
-const BYTES_PER_SECOND: u64 = 1024;
+
+/// How slowly bytes may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// So long the next ones may take.
+    pub next_bytes: Duration,
+    /// So long all of them may take, even if they are few.
+    pub whole: Duration,
+    /// For each of so many bytes they may take a second more.
+    pub bytes_per_second: u64,
+}
+
+impl Pace {
+    /// For what is at hand.
+    pub(crate) const AT_HAND: Self = Self::steady(Duration::from_secs(60), Duration::from_secs(300), 1024);
+
+    pub(crate) const fn steady(next_bytes: Duration, whole: Duration, bytes_per_second: u64) -> Self {
+        Self { next_bytes, whole, bytes_per_second }
+    }
+}
 
 /// Bytes that are all here.
 pub(crate) struct Received {
     pub(crate) sha256: [u8; 32],
     pub(crate) size: u64,
     pub(crate) bytes: ReceivedBytes,
+}
+
+impl Received {
+    /// All of them, in memory.
+    pub(crate) async fn all(&self) -> io::Result<Bytes> {
+        match &self.bytes {
+            ReceivedBytes::Small(bytes) => Ok(bytes.clone()),
+            ReceivedBytes::Large(file) => file.all().await.map(Bytes::from),
+        }
+    }
 }
 
 /// Where they are.
@@ -47,21 +71,26 @@ pub(crate) enum ReceiveError {
     Storage(#[from] io::Error),
 }
 
-/// Receives bytes, up to a limit.
-pub(crate) async fn receive(storage: &Storage, mut content: Content, limit: u64) -> Result<Received, ReceiveError> {
+/// Receives bytes, up to a limit and no slower than a pace.
+pub(crate) async fn receive(
+    storage: &Storage,
+    mut content: Content,
+    limit: u64,
+    pace: Pace,
+) -> Result<Received, ReceiveError> {
     let began = tokio::time::Instant::now();
     let mut gathered = BytesMut::new();
     let mut large: Option<Writer> = None;
     let mut size = 0_u64;
     loop {
-        let next = tokio::time::timeout(NEXT_BYTES, content.next()).await.map_err(|_| ReceiveError::TooSlow)?;
+        let next = tokio::time::timeout(pace.next_bytes, content.next()).await.map_err(|_| ReceiveError::TooSlow)?;
         let Some(bytes) = next else { break };
         let bytes = bytes?;
         size += bytes.len() as u64;
         if size > limit {
             return Err(ReceiveError::TooLarge(limit));
         }
-        if began.elapsed() > WHOLE + Duration::from_secs(size / BYTES_PER_SECOND) {
+        if began.elapsed() > pace.whole + Duration::from_secs(size / pace.bytes_per_second.max(1)) {
             return Err(ReceiveError::TooSlow);
         }
         gathered.extend_from_slice(&bytes);

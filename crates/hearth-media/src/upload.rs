@@ -229,7 +229,7 @@ impl Media {
                 return Err(UploadError::QuotaReached);
             }
         }
-        let received = receive(self.storage(), content, limit).await?;
+        let received = receive(self.storage(), content, limit, self.config().times.uploads).await?;
         match self.scan(&received).await {
             Ok(Verdict::Clean) => {}
             Ok(Verdict::Infected(_)) => return Err(UploadError::Unwanted),

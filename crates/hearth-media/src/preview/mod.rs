@@ -8,6 +8,7 @@ pub(crate) mod page;
 pub(crate) mod text;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,30 +18,30 @@ use hearth_store::{BlobNum, NewMedia, StoreError};
 use http::{HeaderValue, Request, header};
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
 use url::Url;
 
+use crate::Media;
 use crate::content::ContentError;
 use crate::flights::Flights;
-use crate::receive::{ReceivedBytes, receive};
+use crate::receive::{Pace, receive};
 use crate::scan::Verdict;
+use crate::turns::Turns;
 use crate::upload::uri;
-use crate::{Media, measure};
 
 /// Longest address.
 const URL_BYTES: usize = 2048;
 const MOST_REDIRECTS: usize = 5;
-/// All of a page, or a picture.
-const TIME: Duration = Duration::from_secs(20);
-const HEAD_TIME: Duration = Duration::from_secs(10);
 /// So much of a page is read.
 const PAGE_BYTES: usize = 1024 * 1024;
 const OEMBED_BYTES: usize = 256 * 1024;
 const IMAGE_BYTES: u64 = 10 * 1024 * 1024;
 /// Pictures of a page that are tried.
 const MOST_IMAGES: usize = 3;
-/// So many pages are fetched at once, and so many may wait.
-const AT_ONCE: usize = 16;
+/// So many pages are fetched at once, in all and of one host, and so many more of one may wait.
+const AT_ONCE: usize = 64;
+const AT_ONCE_OF_HOST: usize = 4;
+const MOST_OF_HOST: usize = 32;
+/// So many may be under way or wait.
 const MOST: usize = 512;
 /// A preview is good for so long.
 const GOOD_FOR_MS: i64 = 60 * 60 * 1000;
@@ -91,14 +92,23 @@ impl From<HttpError> for PreviewError {
 /// What is being fetched, and what could not be.
 pub(crate) struct Previews {
     flights: Flights<String, Result<Bytes, PreviewError>>,
-    permits: Semaphore,
+    turns: Turns,
     failures: Cache<String, (PreviewError, i64)>,
 }
 
 impl Default for Previews {
     fn default() -> Self {
-        Self { flights: Flights::new(MOST), permits: Semaphore::new(AT_ONCE), failures: Cache::new(MOST_FAILURES) }
+        let turns = Turns::new(AT_ONCE, AT_ONCE_OF_HOST, MOST_OF_HOST);
+        Self { flights: Flights::new(MOST), turns, failures: Cache::new(MOST_FAILURES) }
     }
+}
+
+/// Who fetches pages, where from, and how long it may take.
+#[derive(Clone)]
+struct Reader {
+    remote: Remote,
+    denied: Arc<[String]>,
+    time: Duration,
 }
 
 /// What came from an address.
@@ -116,10 +126,9 @@ impl Media {
         let (Some(remote), true) = (self.fetches().remote.clone(), config.previews) else {
             return Err(PreviewError::Disabled);
         };
+        let reader = Reader { remote, denied: config.previews_denied.clone().into(), time: config.times.page };
         let parsed = parse(url).ok_or(PreviewError::Invalid)?;
-        if config.previews_denied.iter().any(|host| is_within(parsed.host_str().unwrap_or_default(), host)) {
-            return Err(PreviewError::Forbidden);
-        }
+        reader.check(&parsed)?;
         let url = parsed.as_str().to_owned();
         let (now, asked) = (self.now(), url.clone());
         let (at, fresh) = (ts.filter(|ts| *ts < now), now - GOOD_FOR_MS);
@@ -140,19 +149,17 @@ impl Media {
             return Err(error);
         }
         let media = self.clone();
-        let fetch = async move {
-            let made = tokio::time::timeout(3 * TIME, media.make_preview(&remote, parsed)).await;
-            made.unwrap_or_else(|_| Err(PreviewError::Failed("it took too long".to_owned())))
-        };
+        let fetch = async move { media.make_preview(&reader, parsed).await };
         let flight = previews.flights.join(url, fetch).ok_or(PreviewError::Busy)?;
         flight.await.unwrap_or_else(|| Err(PreviewError::Internal("the work was given up".to_owned())))
     }
 
-    async fn make_preview(&self, remote: &Remote, url: Url) -> Result<Bytes, PreviewError> {
-        let closed = |_| PreviewError::Internal("closed".to_owned());
-        let _permit = self.previews().permits.acquire().await.map_err(closed)?;
+    async fn make_preview(&self, reader: &Reader, url: Url) -> Result<Bytes, PreviewError> {
+        let turn = self.previews().turns.turn(url.host_str().unwrap_or_default(), self.config().times.turn).await;
+        let _turn = turn.ok_or(PreviewError::Busy)?;
         let key = url.as_str().to_owned();
-        let made = self.read_page(remote, url).await;
+        let made = tokio::time::timeout(3 * reader.time, self.read_page(reader, url)).await;
+        let made = made.unwrap_or_else(|_| Err(PreviewError::Failed("it took too long".to_owned())));
         let now = self.now();
         let properties = match made {
             Ok(properties) => properties,
@@ -168,8 +175,8 @@ impl Media {
         Ok(json.into())
     }
 
-    async fn read_page(&self, remote: &Remote, url: Url) -> Result<Map<String, Value>, PreviewError> {
-        let fetched = fetch(remote, url, "text/html,application/xhtml+xml;q=0.9,image/*;q=0.8,*/*;q=0.5").await?;
+    async fn read_page(&self, reader: &Reader, url: Url) -> Result<Map<String, Value>, PreviewError> {
+        let fetched = reader.fetch(url, "text/html,application/xhtml+xml;q=0.9,image/*;q=0.8,*/*;q=0.5").await?;
         let essence = fetched.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence.starts_with("image/") {
             let name = fetched.url.path_segments().and_then(|mut path| path.next_back()).unwrap_or_default();
@@ -181,7 +188,7 @@ impl Media {
             return Ok(Map::new());
         }
         let Fetched { url, content_type, body } = fetched;
-        let bytes = gather(body, PAGE_BYTES).await?;
+        let bytes = reader.gather(body, PAGE_BYTES).await?;
         let is_cut = bytes.len() == PAGE_BYTES;
         let read = move || page::read(&text::decode(&bytes, &content_type, is_cut));
         let page = tokio::task::spawn_blocking(read).await;
@@ -189,7 +196,7 @@ impl Media {
         let base = page.base.as_deref().and_then(|base| url.join(base).ok()).unwrap_or(url);
         if let Some(oembed) = page.oembed.as_deref().and_then(|oembed| base.join(oembed).ok())
             && (!page.properties.contains_key("og:title") || page.images.is_empty())
-            && let Ok(told) = read_oembed(remote, oembed).await
+            && let Ok(told) = reader.oembed(oembed).await
         {
             for (name, value) in told.properties {
                 page.properties.entry(name).or_insert(value);
@@ -199,7 +206,7 @@ impl Media {
         let mut properties: Map<String, Value> =
             page.properties.into_iter().map(|(name, value)| (name, value.into())).collect();
         for image in page.images.iter().take(MOST_IMAGES).filter_map(|image| base.join(image).ok()) {
-            let Ok(fetched) = fetch(remote, image, "image/*").await else { continue };
+            let Ok(fetched) = reader.fetch(image, "image/*").await else { continue };
             if let Ok(Some(image)) = self.keep_image(fetched.body).await {
                 properties.extend(image);
                 break;
@@ -211,18 +218,15 @@ impl Media {
     /// Keeps a picture as media, and says what it is. Nothing if it is no picture.
     async fn keep_image(&self, body: Arriving) -> Result<Option<Map<String, Value>>, PreviewError> {
         let content = body.map(|piece| piece.map_err(|error| ContentError(error.to_string()))).boxed();
-        let received = tokio::time::timeout(TIME, receive(self.storage(), content, IMAGE_BYTES)).await;
+        let internal = |error: &dyn std::fmt::Display| PreviewError::Internal(error.to_string());
+        let time = self.config().times.page;
+        let pace = Pace { whole: time, ..self.config().times.fetches };
+        let received = tokio::time::timeout(time, receive(self.storage(), content, IMAGE_BYTES, pace)).await;
         let received = received
             .map_err(|_| PreviewError::Failed("it took too long".to_owned()))?
             .map_err(|error| PreviewError::Failed(error.to_string()))?;
-        let head = match &received.bytes {
-            ReceivedBytes::Small(bytes) => Ok(bytes.clone()),
-            ReceivedBytes::Large(file) => file.all().await.map(Bytes::from),
-        };
-        let internal = |error: &dyn std::fmt::Display| PreviewError::Internal(error.to_string());
-        let Ok((content_type, (width, height))) = measure(&head.map_err(|error| internal(&error))?) else {
-            return Ok(None);
-        };
+        let measured = self.measure_in_turn(&received).await.map_err(|error| internal(&error))?;
+        let Some((content_type, (width, height))) = measured else { return Ok(None) };
         if !matches!(self.scan(&received).await, Ok(Verdict::Clean)) {
             return Ok(None);
         }
@@ -281,59 +285,72 @@ fn is_within(host: &str, domain: &str) -> bool {
     host.strip_suffix(&domain).is_some_and(|below| below.is_empty() || below.ends_with('.'))
 }
 
-/// Fetches what is at an address, or where that leads to.
-async fn fetch(remote: &Remote, mut url: Url, accept: &'static str) -> Result<Fetched, PreviewError> {
-    for _ in 0..=MOST_REDIRECTS {
-        let failed = |error: &dyn std::fmt::Display| PreviewError::Failed(error.to_string());
-        let request = Request::get(url.as_str())
-            .header(header::ACCEPT, HeaderValue::from_static(accept))
-            .header(header::ACCEPT_LANGUAGE, "en;q=0.8, *;q=0.5")
-            .header(header::USER_AGENT, concat!("Hearth/", env!("CARGO_PKG_VERSION"), " (bot; previews of links)"))
-            .body(Bytes::new())
-            .map_err(|error| failed(&error))?;
-        let (parts, body) = remote.client().open(Manner::Web, request, HEAD_TIME).await?.into_parts();
-        let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        if parts.status.is_success() {
-            let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
-            return Ok(Fetched { url, content_type, body });
-        }
-        let next = text(header::LOCATION).filter(|_| parts.status.is_redirection());
-        let next = next.and_then(|location| url.join(location).ok());
-        match next.and_then(|next| parse(next.as_str())) {
-            Some(next) => url = next,
-            None => return Err(PreviewError::Failed(format!("the page answers {}", parts.status))),
-        }
+impl Reader {
+    /// Whether pages there are fetched at all, as far as the address says it.
+    fn check(&self, url: &Url) -> Result<(), PreviewError> {
+        let host = url.host_str().unwrap_or_default();
+        if self.denied.iter().any(|denied| is_within(host, denied)) { Err(PreviewError::Forbidden) } else { Ok(()) }
     }
-    Err(PreviewError::Failed("too many redirects".to_owned()))
-}
 
-/// The beginning of a body, up to so many bytes.
-async fn gather(mut body: Arriving, most: usize) -> Result<Bytes, PreviewError> {
-    let mut bytes = BytesMut::new();
-    let all = async {
-        while let Some(piece) = body.next().await {
-            bytes.extend_from_slice(&piece?);
-            if bytes.len() >= most {
-                break;
+    /// Fetches what is at an address, or where that leads to.
+    async fn fetch(&self, mut url: Url, accept: &'static str) -> Result<Fetched, PreviewError> {
+        for _ in 0..=MOST_REDIRECTS {
+            self.check(&url)?;
+            let failed = |error: &dyn std::fmt::Display| PreviewError::Failed(error.to_string());
+            let request = Request::get(url.as_str())
+                .header(header::ACCEPT, HeaderValue::from_static(accept))
+                .header(header::ACCEPT_LANGUAGE, "en;q=0.8, *;q=0.5")
+                .header(header::USER_AGENT, concat!("Hearth/", env!("CARGO_PKG_VERSION"), " (bot; previews of links)"))
+                .body(Bytes::new())
+                .map_err(|error| failed(&error))?;
+            let (parts, body) = self.remote.client().open(Manner::Web, request, self.time / 2).await?.into_parts();
+            let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+            if parts.status.is_success() {
+                let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+                return Ok(Fetched { url, content_type, body });
+            }
+            let next = text(header::LOCATION).filter(|_| parts.status.is_redirection());
+            let next = next.and_then(|location| url.join(location).ok());
+            match next.and_then(|next| parse(next.as_str())) {
+                Some(next) => url = next,
+                None => return Err(PreviewError::Failed(format!("the page answers {}", parts.status))),
             }
         }
-        Ok::<_, PreviewError>(())
-    };
-    match tokio::time::timeout(TIME, all).await {
-        Ok(outcome) => outcome?,
-        Err(_) => return Err(PreviewError::Failed("the page came too slowly".to_owned())),
+        Err(PreviewError::Failed("too many redirects".to_owned()))
     }
-    bytes.truncate(most);
-    Ok(bytes.freeze())
+
+    /// The beginning of a body, up to so many bytes.
+    async fn gather(&self, mut body: Arriving, most: usize) -> Result<Bytes, PreviewError> {
+        let mut bytes = BytesMut::new();
+        let all = async {
+            while let Some(piece) = body.next().await {
+                bytes.extend_from_slice(&piece?);
+                if bytes.len() >= most {
+                    break;
+                }
+            }
+            Ok::<_, PreviewError>(())
+        };
+        match tokio::time::timeout(self.time, all).await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(PreviewError::Failed("the page came too slowly".to_owned())),
+        }
+        bytes.truncate(most);
+        Ok(bytes.freeze())
+    }
+
+    /// What oEmbed tells of a page.
+    ///
+    /// Spec: <https://oembed.com>.
+    async fn oembed(&self, url: Url) -> Result<page::Page, PreviewError> {
+        let fetched = self.fetch(url, "application/json").await?;
+        let bytes = self.gather(fetched.body, OEMBED_BYTES).await?;
+        read_oembed(&bytes)
+    }
 }
 
-/// What oEmbed tells of a page.
-///
-/// Spec: <https://oembed.com>.
-async fn read_oembed(remote: &Remote, url: Url) -> Result<page::Page, PreviewError> {
-    let fetched = fetch(remote, url, "application/json").await?;
-    let bytes = gather(fetched.body, OEMBED_BYTES).await?;
-    let told: Value = serde_json::from_slice(&bytes).map_err(|error| PreviewError::Failed(error.to_string()))?;
+fn read_oembed(bytes: &[u8]) -> Result<page::Page, PreviewError> {
+    let told: Value = serde_json::from_slice(bytes).map_err(|error| PreviewError::Failed(error.to_string()))?;
     let text = |name: &str| told[name].as_str().map(|text| text.chars().take(500).collect::<String>());
     let mut properties = BTreeMap::new();
     for (name, field) in [("og:title", "title"), ("og:site_name", "provider_name"), ("og:author", "author_name")] {

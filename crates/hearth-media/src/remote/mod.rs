@@ -1,27 +1,27 @@
 //! Media of other servers: fetched when it is asked for first, then kept.
 //!
 //! Several who want the same wait for one fetch, which goes on when they go away. What could not be had is not asked for
-//! again for a while. A server that does not know the paths of today is asked at those of old, without a signature.
+//! again for a while. A server that does not know the paths of today is asked at those of old, without a signature. A server
+//! that is slow or never ends holds up those only who want something of it, and not for ever.
 //! Spec: server-server API, "Content Repository".
 
 mod fetch;
 pub(crate) mod multipart;
+mod thumbnail;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use hearth_matrix::ruma::{OwnedServerName, ServerName};
+use hearth_matrix::ruma::ServerName;
 use hearth_remote::Remote;
-use hearth_store::MediaPlace;
+use hearth_store::{MediaPlace, ThumbnailKind};
 use quick_cache::sync::Cache;
-use tokio::sync::Semaphore;
 
 use crate::Media;
 use crate::flights::Flights;
+use crate::turns::Turns;
 
-/// So many fetches at once, in all and of one server.
-const AT_ONCE: usize = 64;
+/// So many fetches at once, in all and of one server, and so many more of one may wait.
+const AT_ONCE: usize = 256;
 const AT_ONCE_OF_SERVER: usize = 8;
+const MOST_OF_SERVER: usize = 128;
 /// So many may be under way or wait.
 const MOST: usize = 4_096;
 /// So many failures are remembered.
@@ -66,12 +66,20 @@ impl FetchError {
     }
 }
 
+/// What is fetched of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The file.
+    File,
+    /// A thumbnail that the server makes of it.
+    Thumbnail(ThumbnailKind),
+}
+
 /// What is being fetched, and what could not be.
 pub(crate) struct Fetches {
     pub(crate) remote: Option<Remote>,
     flights: Flights<MediaPlace, Result<(), FetchError>>,
-    servers: Mutex<HashMap<OwnedServerName, Arc<Semaphore>>>,
-    all: Semaphore,
+    turns: Turns,
     failures: Cache<MediaPlace, (FetchError, i64)>,
 }
 
@@ -80,25 +88,15 @@ impl Fetches {
         Self {
             remote,
             flights: Flights::new(MOST),
-            servers: Mutex::default(),
-            all: Semaphore::new(AT_ONCE),
+            turns: Turns::new(AT_ONCE, AT_ONCE_OF_SERVER, MOST_OF_SERVER),
             failures: Cache::new(MOST_FAILURES),
         }
-    }
-
-    fn of_server(&self, server: &ServerName) -> Arc<Semaphore> {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody uses are at rest.
-        if servers.len() > MOST {
-            servers.retain(|_, permits| Arc::strong_count(permits) > 1);
-        }
-        servers.entry(server.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE_OF_SERVER))).clone()
     }
 }
 
 impl Media {
-    /// Fetches media of another server, so that it is here then.
-    pub(crate) async fn fetch(&self, place: &MediaPlace, patience_ms: u64) -> Result<(), FetchError> {
+    /// Fetches media of another server, so that it is here then, at the place that it has here.
+    pub(crate) async fn fetch(&self, place: &MediaPlace, what: What, patience_ms: u64) -> Result<(), FetchError> {
         let fetches = self.fetches();
         let now = self.now();
         if let Some((error, until)) = fetches.failures.get(place)
@@ -109,7 +107,7 @@ impl Media {
         let Ok(server) = ServerName::parse(&place.origin) else { return Err(FetchError::NotFound) };
         let (media, wanted) = (self.clone(), place.clone());
         let work = async move {
-            let outcome = media.fetch_in_turn(&server, &wanted, patience_ms).await;
+            let outcome = media.fetch_in_turn(&server, &wanted, what, patience_ms).await;
             media.note_fetch(&server, wanted, &outcome);
             outcome
         };
@@ -123,6 +121,7 @@ impl Media {
             Err(FetchError::NotFound) => "not_found",
             Err(FetchError::NotYetUploaded) => "not_yet_uploaded",
             Err(FetchError::TooLarge) => "too_large",
+            Err(FetchError::Busy) => "busy",
             Err(_) => "failed",
         };
         metrics::counter!("hearth_media_fetches_total", "outcome" => name).increment(1);
@@ -133,11 +132,15 @@ impl Media {
         }
     }
 
-    async fn fetch_in_turn(&self, server: &ServerName, place: &MediaPlace, patience_ms: u64) -> Result<(), FetchError> {
-        let closed = |_| FetchError::Internal("closed".to_owned());
-        let permits = self.fetches().of_server(server);
-        let _of_server = permits.acquire().await.map_err(closed)?;
-        let _of_all = self.fetches().all.acquire().await.map_err(closed)?;
-        self.fetch_now(server, place, patience_ms).await
+    async fn fetch_in_turn(
+        &self,
+        server: &ServerName,
+        place: &MediaPlace,
+        what: What,
+        patience_ms: u64,
+    ) -> Result<(), FetchError> {
+        let turn = self.fetches().turns.turn(server.as_str(), self.config().times.turn).await;
+        let _turn = turn.ok_or(FetchError::Busy)?;
+        self.fetch_now(server, place, what, patience_ms).await
     }
 }

@@ -6,9 +6,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use crate::content::{Content, ContentError};
 use crate::media_id::new_media_id;
 
 /// So much is read at once.
-const PIECE: u64 = 128 * 1024;
+const PIECE: u64 = 256 * 1024;
 /// What was kept a moment ago may not be in the database yet.
 const LATELY: Duration = Duration::from_secs(60 * 60);
 /// What nobody has written to for so long is left over.
@@ -27,13 +28,18 @@ const LEFT_OVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// A directory of blobs.
 pub(crate) struct Disk {
     root: Arc<Path>,
+    lasting: Arc<Lasting>,
 }
+
+/// Which of the directories `ab/cd` are known to survive a crash, with those above them: a bit for each.
+struct Lasting(Vec<AtomicU64>);
 
 /// A file that is being written. Deleted if it is not kept.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     file: Option<File>,
     path: PathBuf,
+    size: u64,
 }
 
 impl Disk {
@@ -56,36 +62,39 @@ impl Disk {
             Ok(())
         })
         .await?;
-        Ok(Self { root })
+        Ok(Self { root, lasting: Arc::default() })
     }
 
     pub(crate) async fn receive(&self) -> io::Result<Incoming> {
         let path = self.root.join("incoming").join(new_media_id());
         aside(move || {
             let file = OpenOptions::new().write(true).read(true).create_new(true).mode(0o600).open(&path)?;
-            Ok(Incoming { file: Some(file), path })
+            Ok(Incoming { file: Some(file), path, size: 0 })
         })
         .await
     }
 
     pub(crate) async fn keep(&self, mut incoming: Incoming, sha256: &[u8; 32]) -> io::Result<()> {
-        let root = self.root.clone();
-        let (outer, name) = (self.directory_of(sha256), hexadecimal(sha256));
+        let (root, lasting) = (self.root.clone(), self.lasting.clone());
+        let (outer, name, shard) = (self.directory_of(sha256), hexadecimal(sha256), [sha256[0], sha256[1]]);
         aside(move || {
             let path = outer.join(name);
-            if path.exists() {
-                return Ok(());
+            let is_whole = fs::metadata(&path).is_ok_and(|metadata| metadata.len() == incoming.size);
+            if !is_whole {
+                if let Some(file) = incoming.file.take() {
+                    file.sync_all()?;
+                }
+                make_directory(&outer)?;
+                fs::rename(&incoming.path, &path)?;
             }
-            if let Some(file) = incoming.file.take() {
-                file.sync_all()?;
-            }
-            if make_directory(&outer)? {
-                let middle = outer.parent().unwrap_or(&root);
-                sync_directory(middle)?;
+            // Also when it was there: whoever put it there may not have come so far yet.
+            sync_directory(&outer)?;
+            if !lasting.has(shard) {
+                sync_directory(outer.parent().unwrap_or(&root))?;
                 sync_directory(&root.join("blobs"))?;
+                lasting.add(shard);
             }
-            fs::rename(&incoming.path, &path)?;
-            sync_directory(&outer)
+            Ok(())
         })
         .await
     }
@@ -105,8 +114,13 @@ impl Disk {
                 return Ok(None);
             }
             let reading = file.clone();
-            let read =
-                aside(move || piece(&reading, at, end)).await.map_err(|error| ContentError(error.to_string()))?;
+            let read = match piece_at_hand(&file, at, end) {
+                Some(read) => read,
+                None => {
+                    let read = aside(move || piece(&reading, at, end)).await;
+                    read.map_err(|error| ContentError(error.to_string()))?
+                }
+            };
             let next = at + read.len() as u64;
             Ok(Some((read, (file, next))))
         });
@@ -159,17 +173,47 @@ impl Disk {
     }
 }
 
-impl Incoming {
-    /// Writes what comes next.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.file {
-            Some(file) => file.write_all(bytes),
-            None => Ok(()),
+impl Default for Lasting {
+    fn default() -> Self {
+        Self((0..1024).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Lasting {
+    fn at(&self, shard: [u8; 2]) -> Option<(&AtomicU64, u64)> {
+        let number = usize::from(u16::from_be_bytes(shard));
+        Some((self.0.get(number / 64)?, 1 << (number % 64)))
+    }
+
+    fn has(&self, shard: [u8; 2]) -> bool {
+        self.at(shard).is_some_and(|(bits, bit)| bits.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    fn add(&self, shard: [u8; 2]) {
+        if let Some((bits, bit)) = self.at(shard) {
+            bits.fetch_or(bit, Ordering::Relaxed);
         }
     }
 }
 
 impl Incoming {
+    /// Writes what comes next.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) => {
+                file.write_all(bytes)?;
+                self.size += bytes.len() as u64;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How much was written.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// To read what was written.
     pub(crate) async fn open(&self) -> io::Result<tokio::fs::File> {
         tokio::fs::File::open(&self.path).await
@@ -189,14 +233,35 @@ impl Drop for Incoming {
     }
 }
 
+/// The same, if they are in memory anyhow: then it takes less time than to have them read by another thread.
+#[cfg(target_os = "linux")]
+fn piece_at_hand(file: &File, at: u64, end: u64) -> Option<Bytes> {
+    let mut bytes = vec![0; usize::try_from(end.saturating_sub(at).min(PIECE)).ok()?];
+    let mut slices = [io::IoSliceMut::new(&mut bytes)];
+    let length = rustix::io::preadv2(file, &mut slices, at, rustix::io::ReadWriteFlags::NOWAIT).ok()?;
+    bytes.truncate(length);
+    (length > 0).then(|| bytes.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn piece_at_hand(_: &File, _: u64, _: u64) -> Option<Bytes> {
+    None
+}
+
 /// Bytes from a place on: at least one, if the range has any left.
 fn piece(file: &File, at: u64, end: u64) -> io::Result<Bytes> {
-    let wanted = end.saturating_sub(at).min(PIECE);
-    let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(0)];
-    if bytes.is_empty() {
-        return Ok(Bytes::new());
+    let wanted = usize::try_from(end.saturating_sub(at).min(PIECE)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(wanted);
+    while bytes.len() < wanted {
+        let next = at + bytes.len() as u64;
+        // Into memory that nobody has filled with zeros before.
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), next) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    file.read_exact_at(&mut bytes, at)?;
+    bytes.truncate(wanted);
     Ok(bytes.into())
 }
 
@@ -209,13 +274,9 @@ fn entries(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-/// Makes a directory and those above it; whether it was not there.
-fn make_directory(path: &Path) -> io::Result<bool> {
-    if path.is_dir() {
-        return Ok(false);
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    Ok(true)
+/// Makes a directory and those above it, if they are not there.
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -22,8 +22,8 @@ pub use sizes::{Method, WantedThumbnail};
 
 use crate::content;
 use crate::keep::{KeepError, blob_noun};
-use crate::receive::{ReceiveError, receive};
-use crate::{File, GetError, Media, Wanted};
+use crate::receive::{Pace, ReceiveError, Received, receive};
+use crate::{FetchError, File, GetError, Media, Wanted};
 
 /// A picture file may have so many bytes.
 const PICTURE_BYTES: u64 = 64 * 1024 * 1024;
@@ -93,25 +93,42 @@ impl Default for Workshop {
 impl Media {
     /// A thumbnail of a picture; the picture itself, if it is no larger.
     pub async fn thumbnail(&self, wanted: &Wanted, size: WantedThumbnail) -> Result<File, ThumbnailError> {
-        let picture = self.file(wanted).await?;
         let kind = size.kind();
+        let picture = match self.file(wanted).await {
+            Ok(picture) => picture,
+            Err(GetError::Fetch(FetchError::TooLarge)) => {
+                return self.thumbnail_made_there(wanted, kind, ThumbnailError::TooLargeThere).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
         if let Some(found) = self.known_thumbnail(picture.blob.num, kind).await? {
             return Ok(found);
         }
+        // Nobody else makes a picture of what is none.
+        let may_be_shown = ["image/", "video/"].iter().any(|kind| picture.content_type.starts_with(kind));
+        let is_ours = self.is_ours(&wanted.server);
         // Whoever goes away meanwhile: others will want it, too.
         let media = self.clone();
         let made = tokio::spawn(async move { media.make_once(picture, kind).await });
-        let made = made.await.unwrap_or_else(|error| Err(ThumbnailError::Internal(error.to_string())));
-        made.map_err(|error| match error {
-            ThumbnailError::Picture(PictureError::TooLarge) if !self.is_ours(&wanted.server) => {
-                ThumbnailError::TooLargeThere
+        match made.await.unwrap_or_else(|error| Err(ThumbnailError::Internal(error.to_string()))) {
+            Err(ThumbnailError::Picture(PictureError::TooLarge)) if !is_ours => {
+                self.thumbnail_made_there(wanted, kind, ThumbnailError::TooLargeThere).await
             }
-            error => error,
-        })
+            Err(error @ ThumbnailError::Picture(_)) if !is_ours && may_be_shown => {
+                self.thumbnail_made_there(wanted, kind, error).await
+            }
+            outcome => outcome,
+        }
     }
 
     async fn known_thumbnail(&self, picture: BlobNum, kind: ThumbnailKind) -> Result<Option<File>, StoreError> {
         let memory = self.memory().clone();
+        if let Some((blob, content_type)) = self.known().thumbnail(picture, kind) {
+            let data = memory.get(&blob.num).filter(|_| blob.is_here);
+            if data.is_some() || !blob.is_here {
+                return Ok(Some(self.thumbnail_file(blob, content_type, data)));
+            }
+        }
         let read = self.store().read(move |tx| {
             let Some(Thumbnail { blob, content_type }) = tx.blobs().thumbnail(picture, kind)? else { return Ok(None) };
             let data = match (blob.is_here, memory.get(&blob.num)) {
@@ -122,6 +139,7 @@ impl Media {
             Ok(Some((blob, content_type, data)))
         });
         Ok(read.await?.map(|(blob, content_type, data)| {
+            self.known().found_thumbnail(picture, kind, blob, &content_type);
             if let Some(data) = &data
                 && self.memory().peek(&blob.num).is_none()
             {
@@ -131,7 +149,7 @@ impl Media {
         }))
     }
 
-    fn thumbnail_file(&self, blob: Blob, content_type: String, data: Option<Bytes>) -> File {
+    pub(crate) fn thumbnail_file(&self, blob: Blob, content_type: String, data: Option<Bytes>) -> File {
         let kind = content_type.strip_prefix("image/").unwrap_or_default();
         let file_name = Some(format!("thumbnail.{}", if kind == "jpeg" { "jpg" } else { kind }));
         File { media: self.clone(), blob, data, content_type, file_name }
@@ -172,12 +190,7 @@ impl Media {
         if picture.size() > PICTURE_BYTES {
             return Err(PictureError::TooLarge.into());
         }
-        let _worker = workshop.workers.acquire().await.map_err(|error| internal(&error))?;
-        let bytes = picture.whole().await.map_err(|error| internal(&error))?;
-        let most_pixels = self.config().max_picture_pixels;
-        let began = tokio::time::Instant::now();
-        let shrunk = self.shrink_within_budget(bytes, kind, most_pixels).await;
-        metrics::histogram!("hearth_media_thumbnail_duration_seconds").record(began.elapsed().as_secs_f64());
+        let shrunk = self.shrink_in_turn(async || picture.whole().await.map_err(|error| internal(&error)), kind).await;
         let Shrunk { bytes, content_type } = match shrunk {
             Ok(shrunk) => shrunk,
             Err(ThumbnailError::Picture(error)) => {
@@ -187,6 +200,33 @@ impl Media {
             Err(error) => return Err(error),
         };
         self.keep_thumbnail(picture, kind, bytes.map(Bytes::from), content_type).await
+    }
+
+    /// Format and size of a picture that has come, read when it is its turn. None if it is no picture.
+    pub(crate) async fn measure_in_turn(
+        &self,
+        received: &Received,
+    ) -> Result<Option<(&'static str, (u32, u32))>, ThumbnailError> {
+        let closed = |_| ThumbnailError::Internal("closed".to_owned());
+        let _worker = self.workshop().workers.acquire().await.map_err(closed)?;
+        let bytes = received.all().await.map_err(|error| ThumbnailError::Internal(error.to_string()))?;
+        // A picture that brings a decoder to its knees is none.
+        Ok(tokio::task::spawn_blocking(move || measure(&bytes).ok()).await.ok().flatten())
+    }
+
+    /// Makes a picture smaller when it is its turn; only then it is read.
+    pub(crate) async fn shrink_in_turn(
+        &self,
+        picture: impl AsyncFnOnce() -> Result<Bytes, ThumbnailError>,
+        kind: ThumbnailKind,
+    ) -> Result<Shrunk, ThumbnailError> {
+        let closed = |_| ThumbnailError::Internal("closed".to_owned());
+        let _worker = self.workshop().workers.acquire().await.map_err(closed)?;
+        let bytes = picture().await?;
+        let began = tokio::time::Instant::now();
+        let shrunk = self.shrink_within_budget(bytes, kind, self.config().max_picture_pixels).await;
+        metrics::histogram!("hearth_media_thumbnail_duration_seconds").record(began.elapsed().as_secs_f64());
+        shrunk
     }
 
     async fn shrink_within_budget(
@@ -224,7 +264,7 @@ impl Media {
             keep.await?;
             return Ok(self.thumbnail_file(picture.blob, content_type.to_owned(), picture.data.clone()));
         };
-        let received = receive(self.storage(), content::whole(bytes), u64::MAX).await;
+        let received = receive(self.storage(), content::whole(bytes), u64::MAX, Pace::AT_HAND).await;
         let received = received.map_err(|error: ReceiveError| ThumbnailError::Internal(error.to_string()))?;
         let kept = self.keep(received).await?;
         let (now, nouns) = (self.now(), [blob_noun(&picture.blob.sha256), kept.noun()]);

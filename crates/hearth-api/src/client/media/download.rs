@@ -10,10 +10,10 @@ use axum::extract::State;
 use axum::response::Response;
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
 use hearth_media::Wanted;
-use http::{HeaderMap, Method};
+use http::Method;
 use serde::Deserialize;
 
-use super::{Audience, Name, at_media, serve};
+use super::{Asked, Audience, Name, at_media, serve};
 use crate::extract::{PathOf, QueryOf};
 use crate::route::Route;
 use crate::{ApiError, Doors, Sender};
@@ -59,10 +59,10 @@ async fn download(
     _: Sender,
     PathOf((server, media_id)): PathOf<(OwnedServerName, String)>,
     QueryOf(manner): QueryOf<Manner>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let wanted = manner.wanted(&server, media_id, Audience::Authenticated);
-    serve(doors.media.file(&wanted).await?, Name::Own, Audience::Authenticated, &headers).await
+    serve(doors.media.file(&wanted).await?, Name::Own, Audience::Authenticated, &asked).await
 }
 
 /// `GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}`
@@ -71,10 +71,10 @@ async fn download_as(
     _: Sender,
     PathOf((server, media_id, name)): PathOf<(OwnedServerName, String, String)>,
     QueryOf(manner): QueryOf<Manner>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let wanted = manner.wanted(&server, media_id, Audience::Authenticated);
-    serve(doors.media.file(&wanted).await?, Name::Asked(name), Audience::Authenticated, &headers).await
+    serve(doors.media.file(&wanted).await?, Name::Asked(name), Audience::Authenticated, &asked).await
 }
 
 /// `GET /_matrix/media/v3/download/{serverName}/{mediaId}`
@@ -82,10 +82,10 @@ async fn old_download(
     State(doors): State<Doors>,
     PathOf((server, media_id)): PathOf<(OwnedServerName, String)>,
     QueryOf(manner): QueryOf<Manner>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let wanted = manner.wanted(&server, media_id, Audience::Anybody);
-    serve(doors.media.file(&wanted).await?, Name::Own, Audience::Anybody, &headers).await
+    serve(doors.media.file(&wanted).await?, Name::Own, Audience::Anybody, &asked).await
 }
 
 /// `GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}`
@@ -93,8 +93,8 @@ async fn old_download_as(
     State(doors): State<Doors>,
     PathOf((server, media_id, name)): PathOf<(OwnedServerName, String, String)>,
     QueryOf(manner): QueryOf<Manner>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let wanted = manner.wanted(&server, media_id, Audience::Anybody);
-    serve(doors.media.file(&wanted).await?, Name::Asked(name), Audience::Anybody, &headers).await
+    serve(doors.media.file(&wanted).await?, Name::Asked(name), Audience::Anybody, &asked).await
 }

@@ -11,7 +11,7 @@ mod thumbnail;
 mod upload;
 
 pub(crate) use errors::storage_failed;
-use serve::{Audience, Name, serve};
+use serve::{Asked, Audience, Name, serve};
 pub(crate) use serve::{counted, disposition};
 
 use axum::extract::State;

@@ -2,16 +2,19 @@
 //!
 //! Spec: client-server API, "Content repository" and "Serving inline content".
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::Stream as _;
 use hearth_matrix::ruma::http_headers::{ContentDisposition, ContentDispositionType};
 use hearth_media::{Content, ContentError, File};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use super::range::Part;
@@ -72,8 +75,22 @@ pub(crate) enum Name {
     Asked(String),
 }
 
+/// How it is asked for: by which method, and with which headers.
+pub(crate) struct Asked {
+    is_head: bool,
+    headers: HeaderMap,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self { is_head: parts.method == Method::HEAD, headers: parts.headers.clone() })
+    }
+}
+
 /// The answer, or what part of it is wanted.
-pub(crate) async fn serve(file: File, name: Name, audience: Audience, asked: &HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn serve(file: File, name: Name, audience: Audience, asked: &Asked) -> Result<Response, ApiError> {
     let tag = format!("\"{}\"", file.tag());
     let name = match name {
         Name::Own => file.file_name.clone(),
@@ -103,11 +120,16 @@ pub(crate) async fn serve(file: File, name: Name, audience: Audience, asked: &He
         },
     );
 
-    if is_known(asked, &tag) {
+    if is_known(&asked.headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     let size = file.size();
-    let (status, range) = match Part::wanted(asked, size, &tag) {
+    if asked.is_head {
+        // Parts are of what is sent, and nothing is: it is not even opened.
+        headers.insert(header::CONTENT_LENGTH, size.into());
+        return Ok((StatusCode::OK, headers).into_response());
+    }
+    let (status, range) = match Part::wanted(&asked.headers, size, &tag) {
         Part::Whole => (StatusCode::OK, 0..size),
         Part::Range(range) => {
             let told = format!("bytes {}-{}/{size}", range.start, range.end - 1);

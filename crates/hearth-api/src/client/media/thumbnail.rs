@@ -6,11 +6,10 @@ use axum::extract::State;
 use axum::response::Response;
 use hearth_matrix::ruma::OwnedServerName;
 use hearth_media::{Method, WantedThumbnail};
-use http::HeaderMap;
 use serde::Deserialize;
 
 use super::download::Manner;
-use super::{Audience, Name, at_media, serve};
+use super::{Asked, Audience, Name, at_media, serve};
 use crate::extract::{PathOf, QueryOf};
 use crate::route::Route;
 use crate::{ApiError, Doors, Sender};
@@ -61,11 +60,11 @@ async fn thumbnail(
     PathOf((server, media_id)): PathOf<(OwnedServerName, String)>,
     QueryOf(query): QueryOf<ThumbnailQuery>,
     QueryOf(manner): QueryOf<Manner>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let wanted = manner.wanted(&server, media_id, Audience::Authenticated);
     let file = doors.media.thumbnail(&wanted, query.wanted()?).await?;
-    serve(file, Name::Own, Audience::Authenticated, &headers).await
+    serve(file, Name::Own, Audience::Authenticated, &asked).await
 }
 
 /// `GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}`
@@ -74,9 +73,9 @@ async fn old_thumbnail(
     PathOf((server, media_id)): PathOf<(OwnedServerName, String)>,
     QueryOf(query): QueryOf<ThumbnailQuery>,
     QueryOf(manner): QueryOf<Manner>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, ApiError> {
     let wanted = manner.wanted(&server, media_id, Audience::Anybody);
     let file = doors.media.thumbnail(&wanted, query.wanted()?).await?;
-    serve(file, Name::Own, Audience::Anybody, &headers).await
+    serve(file, Name::Own, Audience::Anybody, &asked).await
 }

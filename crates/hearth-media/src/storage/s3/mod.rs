@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use url::Url;
 
-use super::disk::{Disk, Incoming, hexadecimal, parse_hexadecimal};
+use super::disk::{Disk, Incoming, aside, hexadecimal, parse_hexadecimal};
 use crate::content::{Content, ContentError};
 use sign::{Signer, Unsigned};
 
@@ -28,6 +28,8 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 const TIME: Duration = Duration::from_secs(120);
 const HEAD_TIME: Duration = Duration::from_secs(30);
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// What is longer holds up others while it is hashed.
+const HASHED_AT_ONCE: usize = 64 * 1024;
 /// A store that is busy is asked again.
 const TRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -118,7 +120,7 @@ impl S3 {
     }
 
     pub(crate) async fn keep(&self, incoming: Incoming, sha256: &[u8; 32]) -> io::Result<()> {
-        if self.size(sha256).await?.is_some() {
+        if self.size(sha256).await? == Some(incoming.size()) {
             return Ok(());
         }
         let key = self.key(sha256);
@@ -167,7 +169,8 @@ impl S3 {
         let told = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
         let key = self.key(sha256);
         let get = Ask { method: "GET", key: &key, query: &[], range: Some(told), body: Bytes::new() };
-        let response = self.client.open(Manner::Web, self.signed(&get)?, HEAD_TIME).await.map_err(unreachable)?;
+        let request = self.signed(&get, &hash(&get.body))?;
+        let response = self.client.open(Manner::Web, request, HEAD_TIME).await.map_err(unreachable)?;
         let (parts, body) = response.into_parts();
         match parts.status {
             StatusCode::PARTIAL_CONTENT | StatusCode::OK => Ok(content(body)),
@@ -240,10 +243,12 @@ impl S3 {
     /// Asks, again if the store is busy. Only an answer that is a success is one.
     async fn ask(&self, ask: &Ask<'_>) -> io::Result<Response<Bytes>> {
         let limits = Limits { timeout: TIME, response_bytes: ANSWER_BYTES };
+        let body = ask.body.clone();
+        let body_sha256 = if body.len() > HASHED_AT_ONCE { aside(move || Ok(hash(&body))).await? } else { hash(&body) };
         let mut wait = FIRST_WAIT;
         let mut failed = io::Error::other("not asked");
         for _ in 0..TRIES {
-            match self.client.send(Manner::Web, self.signed(ask)?, limits).await {
+            match self.client.send(Manner::Web, self.signed(ask, &body_sha256)?, limits).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if response.status() == StatusCode::NOT_FOUND => return Err(ErrorKind::NotFound.into()),
                 Ok(response) => {
@@ -261,9 +266,8 @@ impl S3 {
         Err(failed)
     }
 
-    fn signed(&self, ask: &Ask<'_>) -> io::Result<Request<Bytes>> {
+    fn signed(&self, ask: &Ask<'_>, body_sha256: &str) -> io::Result<Request<Bytes>> {
         let path = sign::path(&format!("{}{}", self.base, ask.key));
-        let body_sha256 = hexadecimal(&Sha256::digest(&ask.body).into());
         let range: Vec<(&str, &str)> = ask.range.iter().map(|range| ("range", range.as_str())).collect();
         let signed = self.signer.sign(&Unsigned {
             method: ask.method,
@@ -271,7 +275,7 @@ impl S3 {
             path: &path,
             query: ask.query,
             headers: &range,
-            body_sha256: &body_sha256,
+            body_sha256,
             now_ms: self.time.now_ms(),
         });
         let query = sign::query(ask.query);
@@ -279,7 +283,7 @@ impl S3 {
         let value = |text: &str| HeaderValue::from_str(text).map_err(io::Error::other);
         let mut headers = HeaderMap::new();
         headers.insert(DATE, value(&signed.date)?);
-        headers.insert(CONTENT_SHA256, value(&body_sha256)?);
+        headers.insert(CONTENT_SHA256, value(body_sha256)?);
         headers.insert(header::AUTHORIZATION, value(&signed.authorization)?);
         if let Some(range) = &ask.range {
             headers.insert(header::RANGE, value(range)?);
@@ -290,6 +294,10 @@ impl S3 {
         *request.headers_mut() = headers;
         Ok(request)
     }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes).into())
 }
 
 async fn next_part(file: &mut tokio::fs::File) -> io::Result<Bytes> {
