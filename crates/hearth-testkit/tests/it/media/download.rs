@@ -77,6 +77,12 @@ async fn parts_of_a_file_are_given() {
             assert_eq!((known.status, known.body.len(), known.header("etag")), (304, 0, Some(tag.as_str())));
             let head = alice.request("HEAD", &path).send().await;
             assert_eq!((head.status, head.header("content-length")), (200, Some(size.to_string().as_str())));
+            let head = alice.request("HEAD", &path).header("range", "bytes=0-9").send().await;
+            assert_eq!((head.status, head.header("content-length")), (200, Some(size.to_string().as_str())));
+            let of_another = alice.request("GET", &path).header("range", "bytes=0-9").header("if-range", "\"x\"");
+            assert_eq!(of_another.send().await.status, 200);
+            let of_this = alice.request("GET", &path).header("range", "bytes=0-9").header("if-range", &tag);
+            assert_eq!(of_this.send().await.status, 206);
         }
     })
     .await;

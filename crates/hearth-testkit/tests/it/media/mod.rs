@@ -4,6 +4,7 @@ mod download;
 mod policy;
 mod preview;
 mod remote;
+mod remote_thumbnail;
 mod s3;
 mod thumbnail;
 mod upload;

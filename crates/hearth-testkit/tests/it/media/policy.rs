@@ -170,6 +170,57 @@ async fn files_of_a_server_are_fetched_again_after_they_were_deleted_but_not_whe
 }
 
 #[tokio::test]
+async fn hidden_bytes_are_hidden_under_every_name() {
+    on_each_backend_together(2, async |federation| {
+        let (near, far) = (&federation.servers[0], &federation.servers[1]);
+        let (alice, bob) = (near.user("alice").await, far.user("bob").await);
+        let picture = encoded(halves(400, 300), ImageFormat::Png);
+        let ours = upload(&alice, "image/png", None, &picture).await;
+        let again = upload(&alice, "image/png", None, &picture).await;
+        let theirs = upload(&bob, "image/png", None, &picture).await;
+        assert_eq!(thumbnail(&alice, &theirs, "width=32&height=32&method=crop").await.status, 200);
+        let hide = |place: &str, hidden: bool| json!({ "uri": uri(place), "hidden": hidden });
+        assert_eq!(touched(near, "/media/quarantine", hide(&ours, true)).await.0, 1);
+        let later = upload(&alice, "image/png", None, &picture).await;
+        for place in [&ours, &again, &theirs, &later] {
+            assert_eq!(download(&alice, place).await.status, 404, "{place}");
+            assert_eq!(thumbnail(&alice, place, "width=32&height=32&method=crop").await.status, 404, "{place}");
+        }
+        touched(near, "/media/quarantine", hide(&again, false)).await;
+        assert_eq!(download(&alice, &ours).await.status, 404);
+        for place in [&again, &theirs, &later] {
+            assert_eq!(download(&alice, place).await.status, 200, "{place}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_hidden_stays_so_before_it_comes_and_when_it_grows_old() {
+    let keep = |settings: &mut Settings| settings.media.keep_remote = "30d".parse().ok();
+    on_each_backend_together_with(2, keep, async |federation| {
+        let (near, far) = (&federation.servers[0], &federation.servers[1]);
+        let (alice, bob) = (near.user("alice").await, far.user("bob").await);
+        let (first, second) = (upload(&bob, "a/b", None, b"first").await, upload(&bob, "a/b", None, b"second").await);
+        let hide = |place: &str, hidden: bool| json!({ "uri": uri(place), "hidden": hidden });
+        assert_eq!(touched(near, "/media/quarantine", hide(&first, true)).await, (1, 0));
+        assert_eq!(download(&alice, &first).await.refusal(), (404, "M_NOT_FOUND".to_owned()));
+        assert_eq!(download(&alice, &second).await.status, 200);
+        assert_eq!(touched(near, "/media/quarantine", hide(&second, true)).await, (1, 6));
+        federation.time.advance(70 * DAY_MS);
+        keep_house(near).await;
+        federation.time.advance(DAY_MS);
+        keep_house(near).await;
+        for place in [&first, &second] {
+            assert_eq!(download(&alice, place).await.status, 404, "{place}");
+            touched(near, "/media/quarantine", hide(place, false)).await;
+            assert_eq!(download(&alice, place).await.status, 200, "{place}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_nobody_looks_at_goes_after_its_time() {
     let keep = |settings: &mut Settings| {
         settings.media.keep_remote = "30d".parse().ok();

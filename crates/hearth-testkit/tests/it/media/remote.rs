@@ -293,6 +293,19 @@ async fn what_could_not_be_had_is_not_asked_for_again_at_once() {
 }
 
 #[tokio::test]
+async fn who_would_not_see_it_does_not_have_it_fetched() {
+    let file = |_: &str| in_parts("Content-Type: image/png", "bytes");
+    let (peer, server, alice, asked) = stranger(file, |_| refuse(404, json!({}))).await;
+    let place = format!("{}/one", peer.name);
+    assert_eq!(download_anonymously(&server, &place).await.refusal(), (404, "M_NOT_FOUND".to_owned()));
+    let thumbnail = server.request("GET", &format!("/_matrix/media/v3/thumbnail/{place}?width=1&height=1"));
+    assert_eq!(thumbnail.send().await.status, 404);
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    assert_eq!(download(&alice, &place).await.status, 200);
+    peer.serving.drain().await;
+}
+
+#[tokio::test]
 async fn many_who_want_the_same_wait_for_one_fetch() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let (asked, open) = (Arc::new(AtomicUsize::new(0)), gate.clone());

@@ -23,7 +23,7 @@ pub fn halves(width: u32, height: u32) -> RgbImage {
 }
 
 /// A still one of frames.
-fn moving(width: u32, height: u32, frames: u8) -> Vec<u8> {
+pub fn moving(width: u32, height: u32, frames: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = image::codecs::gif::GifEncoder::new_with_speed(&mut bytes, 30);
     for shade in 0..frames {
