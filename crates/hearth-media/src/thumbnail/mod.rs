@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod hostile;
+mod reduced;
 mod shrink;
 mod sizes;
 

@@ -20,6 +20,7 @@ use image::{
     ImageReader, Limits, RgbaImage,
 };
 
+use super::reduced;
 use super::sizes::{Plan, plan};
 
 const JPEG_QUALITY: u8 = 82;
@@ -118,9 +119,16 @@ pub fn shrink(bytes: &[u8], kind: ThumbnailKind, most_pixels: u64) -> Result<Shr
         return Ok(Shrunk { bytes: None, content_type });
     }
     let profile = decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= PROFILE_BYTES);
-    let mut picture = DynamicImage::from_decoder(decoder)?;
+    let picture = match plan {
+        Some(plan) if format == ImageFormat::Jpeg => reduced::read(bytes, (width, height), plan),
+        _ => None,
+    };
+    let mut picture = match picture {
+        Some(picture) => picture,
+        None => DynamicImage::from_decoder(decoder)?,
+    };
     if let Some(plan) = plan {
-        picture = resize(picture, plan)?;
+        picture = resize(picture, (width, height), plan)?;
     }
     picture.apply_orientation(orientation);
     encode(picture, format, profile)
@@ -143,7 +151,8 @@ fn is_on_its_side(orientation: Orientation) -> bool {
     matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }
 
-fn resize(picture: DynamicImage, plan: Plan) -> Result<DynamicImage, PictureError> {
+/// Resizes a picture as is planned for one of a size, which it may have lost already on the way.
+fn resize(picture: DynamicImage, whole: (u32, u32), plan: Plan) -> Result<DynamicImage, PictureError> {
     let broken = |error: &dyn std::fmt::Display| PictureError::Broken(error.to_string());
     let picture = match picture {
         DynamicImage::ImageLuma8(_) | DynamicImage::ImageRgb8(_) | DynamicImage::ImageRgba8(_) => picture,
@@ -159,9 +168,13 @@ fn resize(picture: DynamicImage, plan: Plan) -> Result<DynamicImage, PictureErro
         ImageRef::new(picture.width(), picture.height(), picture.as_bytes(), pixels).map_err(|error| broken(&error))?;
     let ((left, top, width, height), (new_width, new_height)) = (plan.part, plan.size);
     let mut small = Image::new(new_width, new_height, pixels);
-    let options = ResizeOptions::new()
-        .crop(left.into(), top.into(), width.into(), height.into())
-        .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+    let across = f64::from(picture.width()) / f64::from(whole.0);
+    let down = f64::from(picture.height()) / f64::from(whole.1);
+    let (left, top) = (f64::from(left) * across, f64::from(top) * down);
+    let width = (f64::from(width) * across).min(f64::from(picture.width()) - left);
+    let height = (f64::from(height) * down).min(f64::from(picture.height()) - top);
+    let options =
+        ResizeOptions::new().crop(left, top, width, height).resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
     Resizer::new().resize(&source, &mut small, &options).map_err(|error| broken(&error))?;
     let raw = small.into_vec();
     let resized = match pixels {
@@ -248,7 +261,7 @@ fn shrink_moving(
             return Ok(None);
         }
         let delay = frame.delay();
-        let small = resize(DynamicImage::ImageRgba8(frame.into_buffer()), plan)?.into_rgba8();
+        let small = resize(DynamicImage::ImageRgba8(frame.into_buffer()), size, plan)?.into_rgba8();
         encoder.encode_frame(Frame::from_parts(small, 0, 0, delay))?;
     }
     drop(encoder);
