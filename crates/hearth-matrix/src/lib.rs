@@ -17,6 +17,7 @@ pub mod hash;
 mod key;
 mod membership;
 mod pdu;
+pub mod policy_server;
 pub mod power_levels;
 pub mod push;
 pub mod redact;

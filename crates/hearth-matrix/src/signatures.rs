@@ -11,6 +11,7 @@ use crate::{
     canonical::{Json, Object},
     hash::{BASE64, signed_bytes},
     key::add_signature,
+    policy_server::POLICY_KEY_ID,
 };
 
 /// Why the signatures of an event do not suffice.
@@ -75,7 +76,8 @@ fn signatures_of<'e>(event: &'e Object<'_>, server: &ServerName) -> impl Iterato
         .and_then(Json::as_object)
         .into_iter()
         .flat_map(Object::iter)
-        .filter(|(key_id, _)| key_id.starts_with("ed25519:"))
+        // A policy server's key is known to its rooms alone, and vouches for nothing that its server sends.
+        .filter(|(key_id, _)| key_id.starts_with("ed25519:") && *key_id != POLICY_KEY_ID)
         .filter_map(|(key_id, signature)| Some((key_id, signature.as_str()?)))
 }
 
@@ -170,8 +172,14 @@ pub fn countersigned(ours: &str, theirs: &str, server: &ServerName) -> Result<St
     let mut event = Object::parse(ours)?;
     let copy = Object::parse(theirs)?;
     let signatures = copy.get("signatures").and_then(Json::as_object).and_then(|all| all.get(server.as_str()));
-    if let Some(signatures) = signatures {
-        event.object_mut("signatures").insert(server.as_str(), signatures.clone());
+    if let Some(signatures) = signatures.and_then(Json::as_object) {
+        let signatures = signatures.iter().filter_map(|(key_id, signature)| Some((key_id, signature.as_str()?)));
+        for (key_id, signature) in signatures {
+            // Ours has what it needs of a policy server, which may be the same server.
+            if key_id != POLICY_KEY_ID {
+                add_signature(&mut event, server.as_str(), key_id, signature.to_owned());
+            }
+        }
     }
     Ok(event.to_canonical())
 }

@@ -257,7 +257,7 @@ impl Remote {
             Ok(request) => request,
             Err(error) => return Step::bad(ABOUT, error.to_string(), "Is that a server's name?"),
         };
-        let options = SendOptions { limits: LIMITS, despite_back_off: true, is_aside: false };
+        let options = SendOptions { limits: LIMITS, despite_back_off: true, ..SendOptions::default() };
         match self.send_raw(server, request, true, options).await {
             Err(RemoteError::Refused { status, message, .. }) if status.as_u16() == 401 => {
                 let found = format!("It does not believe this server's signature: {}.", cut(&message, WORDS));

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use hearth_matrix::policy_server::POLICY_EVENT;
 use hearth_matrix::ruma::{OwnedEventId, OwnedUserId, UserId};
 use hearth_matrix::{Draft, Pdu, Place, PowerLevels, RoomVersionRules, V1Place, auth, canonical, hash, seal};
 use hearth_store::{
@@ -49,6 +50,8 @@ pub(crate) struct Appender<'t, 'c> {
     /// Ids of the forward extremities, in the order of the tip.
     pub(crate) extremity_ids: Vec<OwnedEventId>,
     threads: ThreadCounts,
+    /// The state of which the tip's policy event is.
+    pub(crate) policy_at: Option<SnapshotNum>,
     /// The rest of the state has come: what was judged without it is judged anew.
     pub(crate) completing: bool,
     /// Events were staged that are to be judged anew: the room's worker is to be woken.
@@ -128,9 +131,9 @@ impl<'t, 'c> Appender<'t, 'c> {
             extremity_ids.push(tx.events().id(*num)?);
         }
         let (overlay, threads) = (FxHashMap::default(), ThreadCounts::default());
-        let (pending, completing) = (Vec::new(), false);
+        let (pending, completing, policy_at) = (Vec::new(), false, tip.snapshot);
         let has_staged = false;
-        Ok(Self { tx, room, config, tip, pending, overlay, extremity_ids, threads, completing, has_staged })
+        Ok(Self { tx, room, config, tip, pending, overlay, extremity_ids, threads, policy_at, completing, has_staged })
     }
 
     /// In a room to be, right after its create event.
@@ -152,6 +155,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             overlay: FxHashMap::default(),
             extremity_ids: Vec::new(),
             threads: ThreadCounts::default(),
+            policy_at: None,
             completing: false,
             has_staged: false,
         };
@@ -197,6 +201,21 @@ impl<'t, 'c> Appender<'t, 'c> {
         let create = self.state("m.room.create", "")?.map(|(_, pdu)| pdu);
         let power_levels = self.state("m.room.power_levels", "")?.map(|(_, pdu)| pdu);
         Ok(PowerLevels::new(create, power_levels, self.room.rules))
+    }
+
+    /// The `m.room.policy` event among pending events that are not part of the tip's state yet.
+    pub(crate) fn pending_policy(&self) -> Option<EventNum> {
+        if self.overlay.is_empty() {
+            return None;
+        }
+        self.overlay.get(&(Box::from(POLICY_EVENT), Box::from(""))).map(|(num, _)| *num)
+    }
+
+    /// An event that was judged and is not yet written is what came of a client's transaction.
+    pub(crate) fn note_txn(&mut self, event_id: &OwnedEventId, txn: Option<(DeviceNum, Arc<str>)>) {
+        if let Some(pending) = self.pending.iter_mut().rfind(|pending| pending.pdu.event_id == *event_id) {
+            pending.txn = txn;
+        }
     }
 
     /// Events that were admitted and not yet written.
@@ -552,6 +571,7 @@ impl<'t, 'c> Appender<'t, 'c> {
     /// Writes all that was admitted, and moves the tip; hands the transaction back.
     pub(crate) fn write(mut self) -> Result<&'t mut Tx<'c>, StoreError> {
         self.settle()?;
+        self.find_policy()?;
         let Self { tx, room, tip, pending, .. } = self;
         let mut events: Vec<NewEvent> = Vec::with_capacity(pending.len());
         for Pending {

@@ -173,7 +173,7 @@ impl Rooms {
             Ok(Ok(Step::Send(user.clone(), Draft::state("m.room.canonical_alias", "", content))))
         };
         let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
-        match self.inner.turns.submit(&room_id, work).await {
+        match self.submit_work(&room_id, work).await {
             Ok(_) | Err(RoomError::Forbidden(_)) => {}
             Err(error) => tracing::warn!(%room_id, %error, "a deleted alias is still named by its room"),
         }

@@ -69,6 +69,14 @@ pub enum RoomError {
         /// What it said.
         refusal: Refusal,
     },
+    /// The room's policy server does not sign the event.
+    #[error("{refusal}")]
+    NotSigned {
+        /// The policy server.
+        server: OwnedServerName,
+        /// What it said.
+        refusal: Refusal,
+    },
     /// No server that had to be asked could be reached.
     #[error("{0}")]
     Unreachable(String),

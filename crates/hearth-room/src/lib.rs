@@ -16,6 +16,7 @@ mod media;
 mod member_content;
 mod membership;
 mod mutual_rooms;
+mod policy;
 mod profile;
 mod receipts;
 mod resolution;
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) turns: turn::Turns,
     pub(crate) typing: Typing,
     pub(crate) inbound: inbound::Inbound,
+    pub(crate) policies: policy::Policies,
     pub(crate) chance: Arc<chance::Chance>,
 }
 
@@ -87,8 +89,8 @@ impl Rooms {
     fn build(config: RoomsConfig, store: Store, time: WallTime, chance: chance::Chance) -> Self {
         let (config, chance) = (Arc::new(config), Arc::new(chance));
         let turns = turn::Turns::new(store.clone(), config.clone(), chance.clone());
-        let (typing, inbound) = (Typing::default(), inbound::Inbound::default());
-        Self { inner: Arc::new(Inner { config, store, time, turns, typing, inbound, chance }) }
+        let (typing, inbound, policies) = Default::default();
+        Self { inner: Arc::new(Inner { config, store, time, turns, typing, inbound, policies, chance }) }
     }
 
     /// Version of rooms that name none.

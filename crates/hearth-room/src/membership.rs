@@ -75,7 +75,7 @@ impl Rooms {
             }
         };
         let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
-        let made = self.inner.turns.submit(room_id, work).await;
+        let made = self.submit_work(room_id, work).await;
         Ok(made.map_err(|refusal| if comes { refusal } else { refusal.unless_known() })?.is_some())
     }
 
@@ -90,7 +90,7 @@ impl Rooms {
         let user = user.to_owned();
         let plan = move |appender: &mut Appender<'_, '_>| join(appender, &user, guest, None, content.clone());
         let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
-        self.inner.turns.submit(room_id, work).await.map(|_| ())
+        self.submit_work(room_id, work).await.map(|_| ())
     }
 
     /// The user wants to hear no more of a room that he is not in.

@@ -66,7 +66,7 @@ impl Rooms {
     async fn show_in(&self, room_id: &RoomId, user: OwnedUserId) {
         let plan = move |appender: &mut Appender<'_, '_>| show(appender, &user);
         let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
-        if let Err(error) = self.inner.turns.submit(room_id, work).await {
+        if let Err(error) = self.submit_work(room_id, work).await {
             tracing::warn!(%room_id, %error, "a changed profile could not be shown in a room");
         }
     }

@@ -153,7 +153,7 @@ impl Rooms {
     ) -> Result<OwnedEventId, RoomError> {
         let ts = ts.unwrap_or_else(|| self.inner.time.now_ms());
         let work = Work::new(ts, txn.map(Txn::parts), Box::new(plan));
-        let event_id = self.inner.turns.submit(room_id, work).await.map_err(RoomError::unless_known)?;
+        let event_id = self.submit_work(room_id, work).await.map_err(RoomError::unless_known)?;
         event_id.ok_or_else(|| RoomError::Store("an event to send was no event".into()))
     }
 }

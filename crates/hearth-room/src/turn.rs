@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::append::{Appender, Decision, PREV_EVENTS, Submission};
 use crate::chance::Chance;
 use crate::inbound::{Arrival, Verdict};
+use crate::policy::Unsigned;
 use crate::{RoomError, RoomsConfig};
 
 /// Work taken at once, so that a closure stays short. A work of remote events may be 20 of them.
@@ -28,6 +29,8 @@ pub(crate) enum Step {
     Send(OwnedUserId, hearth_matrix::Draft),
     /// It is as it should be already.
     Nothing,
+    /// This event stands already.
+    Stands(OwnedEventId),
     /// Remote events were judged.
     Judged(Judgement),
 }
@@ -46,9 +49,12 @@ pub(crate) struct Judgement {
 /// Decides on the room's present state what is to be done. May run more than once.
 pub(crate) type Plan = Box<dyn Fn(&mut Appender<'_, '_>) -> Decision<Step> + Send + Sync>;
 
+type SharedPlan = Arc<dyn Fn(&mut Appender<'_, '_>) -> Decision<Step> + Send + Sync>;
+
 /// Something to be done in a room.
+#[derive(Clone)]
 pub(crate) struct Work {
-    pub(crate) plan: Plan,
+    pub(crate) plan: SharedPlan,
     pub(crate) txn: Option<(DeviceNum, Arc<str>)>,
     /// Now, milliseconds since the epoch.
     pub(crate) ts: i64,
@@ -58,7 +64,7 @@ pub(crate) struct Work {
 
 impl Work {
     pub(crate) fn new(ts: i64, txn: Option<(DeviceNum, Arc<str>)>, plan: Plan) -> Self {
-        Self { plan, txn, ts, opaque: String::new() }
+        Self { plan: plan.into(), txn, ts, opaque: String::new() }
     }
 }
 
@@ -70,6 +76,8 @@ pub(crate) enum Done {
     Nothing,
     /// Remote events were judged.
     Judged(Judgement),
+    /// Nothing, as the room's policy server is to be asked first.
+    Unsigned(Unsigned),
 }
 
 pub(crate) type Outcome = Result<Done, RoomError>;
@@ -90,15 +98,6 @@ impl Turns {
         Self { store, config, chance, queues: Arc::default() }
     }
 
-    /// Does one work in a room, in one commit with all that waits beside it. Durable when it returns. The event that came of
-    /// it; none if there was nothing to do.
-    pub(crate) async fn submit(&self, room_id: &RoomId, work: Work) -> Result<Option<OwnedEventId>, RoomError> {
-        Ok(match self.done(room_id, work).await? {
-            Done::Event(event_id) => Some(event_id),
-            Done::Nothing | Done::Judged(_) => None,
-        })
-    }
-
     /// Judges remote events, in this order, in one commit with all that waits beside them.
     pub(crate) async fn judge(
         &self,
@@ -114,11 +113,12 @@ impl Turns {
         };
         Ok(match self.done(room_id, Work::new(ts, None, Box::new(plan))).await? {
             Done::Judged(judgement) => judgement,
-            Done::Event(_) | Done::Nothing => Judgement::default(),
+            Done::Event(_) | Done::Nothing | Done::Unsigned(_) => Judgement::default(),
         })
     }
 
-    async fn done(&self, room_id: &RoomId, mut work: Work) -> Outcome {
+    /// Does one work in a room, in one commit with all that waits beside it. Durable when it returns.
+    pub(crate) async fn done(&self, room_id: &RoomId, mut work: Work) -> Outcome {
         work.opaque = self.chance.letters(18);
         let (done, outcome) = oneshot::channel();
         let idle = {
@@ -249,12 +249,16 @@ fn batch(
 
 fn one(appender: &mut Appender<'_, '_>, work: &Work) -> Result<Outcome, StoreError> {
     match (work.plan)(appender)? {
+        Ok(Step::Send(_, draft)) if appender.policy_for(&draft)?.is_some() => {
+            Ok(Ok(Done::Unsigned(Unsigned { is_state: draft.state_key.is_some() })))
+        }
         Ok(Step::Send(sender, draft)) => {
             let txn = work.txn.clone();
             let submission = Submission { sender, draft, txn, ts: work.ts, opaque: work.opaque.clone(), again: false };
             Ok(appender.admit(submission)?.map(Done::Event))
         }
         Ok(Step::Nothing) => Ok(Ok(Done::Nothing)),
+        Ok(Step::Stands(event_id)) => Ok(Ok(Done::Event(event_id))),
         Ok(Step::Judged(judgement)) => Ok(Ok(Done::Judged(judgement))),
         Err(refusal) => Ok(Err(refusal)),
     }
@@ -305,12 +309,12 @@ mod tests {
             let plan: Plan = Box::new(move |_| {
                 Ok(Ok(Step::Send(alice.clone(), Draft::message("m.room.message", CanonicalJsonObject::new()))))
             });
-            turns.submit(&room, Work::new(1, None, plan))
+            turns.done(&room, Work::new(1, None, plan))
         };
         let fail: Plan = Box::new(|_| Err(StoreError::Damaged("as a test wants it".into())));
         // All are queued before the turn begins, so they are one batch.
-        let (one, failed, other) = tokio::join!(say(), turns.submit(&room, Work::new(1, None, fail)), say());
+        let (one, failed, other) = tokio::join!(say(), turns.done(&room, Work::new(1, None, fail)), say());
         assert!(failed.is_err());
-        assert!(one.expect("stands").is_some() && other.expect("stands").is_some());
+        assert!(matches!((one, other), (Ok(Done::Event(_)), Ok(Done::Event(_)))));
     }
 }

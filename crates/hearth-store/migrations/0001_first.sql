@@ -54,6 +54,7 @@ CREATE TABLE room_tips (
     knocked             BIGINT NOT NULL,
     joined_local        BIGINT NOT NULL,
     unread              BIGINT NOT NULL,   -- running count of what the default push rules notify for, main timeline
+    policy              BIGINT NOT NULL,   -- the m.room.policy event of the current state, or 0
     -- -1 while a part of the state is not here (partial_rooms), then the position at which all of it was; 0: always
     partial_state       BIGINT NOT NULL
 );

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use hearth::settings::{Listener, Settings, Tls};
-use hearth_api::Resource;
-use hearth_api::serve::Bind;
+use hearth_api::serve::{Bind, Bound, GROUP_MODE, ListenerOptions, Serving, TlsFiles, serve};
+use hearth_api::{Resource, Shutdown};
 use hearth_matrix::ruma::ServerName;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -29,6 +30,7 @@ pub struct Federation {
     pub links: Vec<Link>,
     /// Their clock.
     pub time: WallTime,
+    certificates: Vec<TlsFiles>,
     _files: tempfile::TempDir,
 }
 
@@ -185,7 +187,7 @@ impl Federation {
         };
         let ca = write("ca.pem".to_owned(), authority.pem());
         let time = WallTime::manual(crate::server::START_MS);
-        let (mut servers, mut links) = (Vec::new(), Vec::new());
+        let (mut servers, mut links, mut certificates) = (Vec::new(), Vec::new(), Vec::new());
         for (n, backend) in (1..).zip(backends) {
             let link = Link::new(n).await;
             let key = KeyPair::generate().expect("a key");
@@ -217,8 +219,9 @@ impl Federation {
             let server = server.await;
             servers.push(server);
             links.push(link);
+            certificates.push(TlsFiles { certificate: tls.certificate, key: tls.key });
         }
-        let federation = Self { servers, links, time, _files: files };
+        let federation = Self { servers, links, time, certificates, _files: files };
         for n in 0..federation.servers.len() {
             federation.lead_to(n);
         }
@@ -236,6 +239,23 @@ impl Federation {
     pub async fn restart(&mut self, n: usize) {
         self.servers[n].restart().await;
         self.lead_to(n);
+    }
+
+    /// Lets something else answer other servers under a server's name, until it is dropped.
+    pub async fn answer_for(&self, n: usize, router: Router) -> Serving {
+        let options = ListenerOptions {
+            bind: Bind::Tcp(([127, 0, 0, 1], 0).into()),
+            tls: Some(self.certificates[n].clone()),
+            unix_mode: GROUP_MODE,
+            trusted_proxies: Vec::new(),
+        };
+        let bound = Bound::new(options).await.expect("a port of loopback");
+        let Bind::Tcp(address) = bound.bind() else { panic!("no TCP listener") };
+        self.links[n].cut();
+        self.links[n].inner.target.store(address.port(), Ordering::SeqCst);
+        self.links[n].heal();
+        let (trigger, shutdown) = Shutdown::new();
+        serve(vec![(bound, router)], &shutdown, trigger)
     }
 
     /// A server's name.

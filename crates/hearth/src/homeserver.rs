@@ -1,6 +1,7 @@
 //! Wiring: from settings to a server at work. The one place where all parts meet.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
@@ -27,6 +28,7 @@ use crate::telemetry::Metrics;
 pub struct Homeserver {
     doors: Doors,
     trigger: ShutdownTrigger,
+    neighbours: OverHttp,
     data_dir: DataDir,
     first_start: bool,
 }
@@ -146,7 +148,9 @@ impl Homeserver {
                 metrics.page()
             }),
         };
-        Ok(Self { doors, trigger, data_dir, first_start })
+        let patience = Duration::from_secs(settings.federation.policy_server_timeout_seconds.into());
+        let neighbours = OverHttp::new(doors.remote.clone(), patience);
+        Ok(Self { doors, trigger, neighbours, data_dir, first_start })
     }
 
     /// What the handlers reach.
@@ -160,7 +164,7 @@ impl Homeserver {
     }
 
     async fn listen(self, bound: Vec<(Bound, Vec<hearth_api::Resource>)>) -> Result<Running, StartError> {
-        let Self { doors, trigger, data_dir, first_start } = self;
+        let Self { doors, trigger, neighbours, data_dir, first_start } = self;
         let binds = bound.iter().map(|(bound, _)| bound.bind()).collect();
         let mut listeners: Vec<_> = bound
             .into_iter()
@@ -184,7 +188,7 @@ impl Homeserver {
         upkeep.spawn(Metrics::of_process().keep_up());
         upkeep.spawn(doors.accounts.clone().keep_house());
         upkeep.spawn(doors.delivery.clone().run());
-        if let Err(error) = doors.rooms.connect(Arc::new(OverHttp::new(doors.remote.clone()))).await {
+        if let Err(error) = doors.rooms.connect(Arc::new(neighbours)).await {
             tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
         }
         upkeep.spawn(doors.media.clone().keep_house());

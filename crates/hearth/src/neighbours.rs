@@ -45,15 +45,20 @@ const INVITE: SendOptions = SendOptions { despite_back_off: true, ..FEW };
 
 const fn options(seconds: u64, mebibytes: usize) -> SendOptions {
     let limits = Limits { timeout: Duration::from_secs(seconds), response_bytes: mebibytes * 1024 * 1024 };
-    SendOptions { limits, despite_back_off: false, is_aside: false }
+    SendOptions { limits, despite_back_off: false, is_aside: false, even_to_ourselves: false }
 }
 
 /// Ids of a state.
 const STATE_IDS: SendOptions = options(120, 64);
 
+/// The answer of a policy server.
+const SIGNATURE_BYTES: usize = 64 * 1024;
+
 /// The other servers.
 pub(crate) struct OverHttp {
     remote: Remote,
+    /// How long a policy server may think.
+    policy_server_timeout: Duration,
     turns: Turns,
 }
 
@@ -136,8 +141,8 @@ struct Directory {
 }
 
 impl OverHttp {
-    pub(crate) fn new(remote: Remote) -> Self {
-        Self { remote, turns: Turns::default() }
+    pub(crate) fn new(remote: Remote, policy_server_timeout: Duration) -> Self {
+        Self { remote, policy_server_timeout, turns: Turns::default() }
     }
 
     /// Asks a question when it is its turn: nobody waits for it who could be held up by others that are slow.
@@ -466,6 +471,24 @@ impl Neighbours for OverHttp {
             let path = ["v1", "send_knock", room_id.as_str(), event_id.as_str()];
             let SentKnock { knock_room_state } = self.put(server, &path, event, FEW).await?;
             Ok(texts(knock_room_state))
+        })
+    }
+
+    fn policy_signature<'a>(&'a self, server: &'a ServerName, event: String) -> Answer<'a, Result<String, Unanswered>> {
+        Box::pin(async move {
+            let request = Request::post("https://matrix.invalid/_matrix/policy/v1/sign")
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .body(Bytes::from(event))
+                .map_err(|error| Unanswered::Unreachable(error.to_string()))?;
+            let options = SendOptions {
+                limits: Limits { timeout: self.policy_server_timeout, response_bytes: SIGNATURE_BYTES },
+                despite_back_off: true,
+                is_aside: true,
+                even_to_ourselves: true,
+            };
+            let answer = self.remote.send_raw(server, request, true, options).await.map_err(unanswered)?;
+            let answer: Box<RawValue> = read(answer.body())?;
+            Ok(text(answer))
         })
     }
 

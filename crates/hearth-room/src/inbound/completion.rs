@@ -24,7 +24,7 @@ use super::gather::{GatherError, Gathering};
 use super::judge::{FAILED, Outcome};
 use super::sorting::{By, sorted};
 use super::worker::is_notified;
-use super::{Arrival, Inbound, Told};
+use super::{Arrival, Inbound, Told, Verdict};
 use crate::append::{Appender, MemberStep, member_change, visibility_at};
 use crate::{RoomError, Rooms, resolution, stripped};
 
@@ -319,7 +319,8 @@ impl Appender<'_, '_> {
     }
 
     /// Writes what there is so far: the tip may have moved without an event.
-    fn keep_tip(self) -> Result<(), StoreError> {
+    fn keep_tip(mut self) -> Result<(), StoreError> {
+        self.find_policy()?;
         let (room, tip) = (self.room.clone(), self.tip.clone());
         self.write()?.partials().keep_tip(&room, &tip);
         Ok(())
@@ -356,7 +357,11 @@ impl Appender<'_, '_> {
                 // It stands after all, and clients hear of it now.
                 let told = missing.iter().filter_map(|id| Some((id.clone(), *known.get(id)?)));
                 let told_state = Some(Told::Known(told.collect()));
-                self.judge_arrival(&Arrival { told_state, sought: true, ..Arrival::of(pdu.clone()) })?;
+                let arrival = Arrival { told_state, sought: true, ..Arrival::of(pdu.clone()) };
+                if let Verdict::Unsigned(_) = self.judge_arrival(&arrival)? {
+                    // The worker asks the policy server.
+                    self.stage_anew(pdu)?;
+                }
             }
             (_, Outcome::Rejected(reason)) => {
                 self.tx.partials().revise(num, Standing::Rejected, Some(before), None, visibility)?;
@@ -496,6 +501,7 @@ impl Appender<'_, '_> {
             members.insert(row.user, (after, row.event, true));
         }
         let servers = self.count_members(&members)?;
+        self.find_policy()?;
         let tip = self.tip.clone();
         self.write()?.partials().complete(&room, &tip, &decided, &servers)
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::budget::Budget;
 use super::sorting::{By, reached, sorted};
 use super::worker::TOGETHER;
-use super::{Arrival, MissingEvents, Neighbours, Told, Unanswered, Verdict, signatures};
+use super::{Arrival, MissingEvents, Neighbours, Told, Unanswered, Verdict, policy, signatures};
 use crate::append::Appender;
 use crate::turn::Judgement;
 use crate::{RoomError, Rooms};
@@ -65,6 +65,10 @@ pub(super) struct Gathered {
 struct Judged {
     staged: FxHashSet<StagedNum>,
     all: FxHashSet<OwnedEventId>,
+    /// Those that the policy server could not be asked about, and what follows them.
+    held: FxHashSet<OwnedEventId>,
+    /// What it can't be asked about now is not recommended.
+    gives_up: bool,
 }
 
 /// One server asked for one room.
@@ -77,8 +81,17 @@ pub(super) struct Gathering<'a> {
 }
 
 impl Arrival {
-    pub(super) fn of(pdu: Arc<Pdu>) -> Self {
-        Self { pdu, staged: None, told_state: None, hopeless: false, history: None, sought: false, outbound: false }
+    pub(crate) fn of(pdu: Arc<Pdu>) -> Self {
+        Self {
+            pdu,
+            staged: None,
+            told_state: None,
+            hopeless: false,
+            history: None,
+            sought: false,
+            outbound: false,
+            not_recommended: None,
+        }
     }
 }
 
@@ -99,7 +112,7 @@ impl Rooms {
                 Verdict::Accepted => "accepted",
                 Verdict::SoftFailed(_) => "soft_failed",
                 Verdict::Rejected(_) => "rejected",
-                Verdict::Known | Verdict::Missing { .. } | Verdict::Unplaced => continue,
+                Verdict::Known | Verdict::Missing { .. } | Verdict::Unplaced | Verdict::Unsigned(_) => continue,
             };
             metrics::counter!("hearth_federation_judged_pdus_total", "outcome" => outcome).increment(1);
         }
@@ -125,7 +138,7 @@ impl Rooms {
             }
         };
         let gathering = Gathering::new(self, neighbours, &room, &server);
-        let mut judged = Judged::default();
+        let mut judged = Judged { gives_up: tries >= policy::TRIES, ..Judged::default() };
         if let Err(error) = gathering.run(events, tries, &mut judged).await {
             tracing::debug!(room = %room.room_id, %server, %error, "events that are missing could not be fetched");
         }
@@ -257,9 +270,10 @@ impl<'a> Gathering<'a> {
         let mut rest = Vec::new();
         for part in order.chunks(TOGETHER) {
             let events: Vec<Lacking> = part.iter().filter_map(|pdu| by_id.remove(&pdu.event_id)).collect();
-            let arrivals = events.iter().map(|event| event.arrival.clone()).collect();
-            let verdicts = self.rooms.judge(&self.room.room_id, arrivals).await?;
-            for (mut event, verdict) in events.into_iter().zip(verdicts) {
+            let mut arrivals: Vec<Arrival> = events.iter().map(|event| event.arrival.clone()).collect();
+            let verdicts = self.judge_recommended(&mut arrivals, judged.gives_up).await?;
+            for ((mut event, arrival), verdict) in events.into_iter().zip(arrivals).zip(verdicts) {
+                event.arrival = arrival;
                 match verdict {
                     Verdict::Missing { prev_events, auth_events } => {
                         (event.prev_events, event.auth_events) = (prev_events, auth_events);
@@ -269,6 +283,7 @@ impl<'a> Gathering<'a> {
                         (event.prev_events, event.auth_events) = (Vec::new(), Vec::new());
                         rest.push(event);
                     }
+                    Verdict::Unsigned(_) => drop(judged.held.insert(event.arrival.pdu.event_id.clone())),
                     _ => {
                         judged.staged.extend(event.arrival.staged);
                         judged.all.insert(event.arrival.pdu.event_id.clone());
@@ -276,7 +291,7 @@ impl<'a> Gathering<'a> {
                 }
             }
         }
-        Ok(rest)
+        Ok(policy::without_held(rest, &mut judged.held))
     }
 
     /// Asks for the events between what we have and what we were sent.

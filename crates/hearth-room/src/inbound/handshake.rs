@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{
-    CanonicalJsonObject, EventId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
+    CanonicalJsonObject, EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
 };
 use hearth_matrix::signatures::sign_event;
 use hearth_matrix::{Completion, Draft, Pdu, complete, rules, template_of};
-use hearth_store::{RoomRecord, Standing, StoreError};
+use hearth_store::{RoomRecord, Standing};
 
 use super::receive::standing_of;
 use super::signatures as check;
@@ -128,8 +128,7 @@ impl Rooms {
         if let Some(Err(error)) = outcome.into_iter().next() {
             return Err(bad(&error.to_string()));
         }
-        self.judge_now(room_id, pdu.clone()).await?;
-        Ok(pdu)
+        self.judge_now(room_id, pdu).await
     }
 
     /// Our signature under a join says that the user meets the conditions of a restricted room: they may have changed since we
@@ -148,22 +147,23 @@ impl Rooms {
         read.await?
     }
 
-    /// Judges one event that is to stand, and that is for us to send on: any other outcome is a refusal.
-    pub(super) async fn judge_now(&self, room_id: &RoomId, pdu: Arc<Pdu>) -> Result<(), RoomError> {
-        let arrival = Arrival { outbound: true, ..Arrival::of(pdu.clone()) };
-        let verdicts = self.judge(room_id, vec![arrival]).await?;
-        match verdicts.into_iter().next() {
+    /// Judges one event that is to stand, and that is for us to send on: any other outcome is a refusal. What comes back has the
+    /// signature of the room's policy server, if that was asked.
+    pub(super) async fn judge_now(&self, room_id: &RoomId, pdu: Arc<Pdu>) -> Result<Arc<Pdu>, RoomError> {
+        let arrival = Arrival { outbound: true, ..Arrival::of(pdu) };
+        let (pdu, verdict) = self.judge_asking(room_id, arrival).await?;
+        match verdict {
             Some(Verdict::Accepted) => {
                 // What waited for it is staged.
                 self.wake_worker(room_id.to_owned());
-                Ok(())
+                Ok(pdu)
             }
             Some(Verdict::Known) => match self.event(room_id, &pdu.event_id).await? {
-                Some((_, Standing::Live | Standing::Partial)) => Ok(()),
+                Some((_, Standing::Live | Standing::Partial)) => Ok(pdu),
                 _ => Err(RoomError::Forbidden("the room does not allow this event".into())),
             },
             Some(Verdict::Rejected(reason) | Verdict::SoftFailed(reason)) => Err(RoomError::Forbidden(reason)),
-            Some(Verdict::Missing { .. } | Verdict::Unplaced) | None => {
+            Some(Verdict::Missing { .. } | Verdict::Unplaced | Verdict::Unsigned(_)) | None => {
                 Err(RoomError::InvalidParam("the event names others that are not here".into()))
             }
         }
@@ -223,16 +223,22 @@ pub(super) fn shut_out(server: &ServerName) -> RoomError {
 
 impl Appender<'_, '_> {
     /// Seals a draft at the tip as `admit` does, and writes nothing.
-    pub(super) fn draft(&mut self, submission: Submission) -> Result<Result<Arc<Pdu>, RoomError>, StoreError> {
+    pub(super) fn draft(&mut self, submission: Submission) -> Decision<Arc<Pdu>> {
+        let stands = |_| RoomError::Forbidden("this stands already".into());
+        Ok(self.sealed(submission)?.and_then(|sealed| sealed.map_err(stands)))
+    }
+
+    /// The same: the event, or the id of the one that stands already.
+    pub(crate) fn sealed(&mut self, submission: Submission) -> Decision<Result<Arc<Pdu>, OwnedEventId>> {
         // Not at the tip's many branches, but at some that an event may name.
         self.tip.extremities.truncate(PREV_EVENTS);
         self.extremity_ids.truncate(PREV_EVENTS);
-        match self.admit(submission)? {
+        Ok(match self.admit(submission)? {
             Ok(event_id) => match self.pending.iter().find(|pending| pending.pdu.event_id == event_id) {
                 Some(pending) => Ok(Ok(pending.pdu.clone())),
-                None => Ok(Err(RoomError::Forbidden("this stands already".into()))),
+                None => Ok(Err(event_id)),
             },
-            Err(refusal) => Ok(Err(refusal)),
-        }
+            Err(refusal) => Err(refusal),
+        })
     }
 }

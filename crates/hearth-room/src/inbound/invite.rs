@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_matrix::hash::is_intact;
+use hearth_matrix::policy_server::PolicyServer;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use hearth_matrix::signatures::{VerifyError, countersigned, sign_event};
 use hearth_matrix::{Draft, Pdu, RoomVersionRules, rules};
@@ -18,6 +19,7 @@ use super::handshake::shut_out;
 use super::receive::standing_of;
 use super::{Invitation, signatures};
 use crate::append::{Appender, Decision, Submission};
+use crate::policy::Asker;
 use crate::turn::Step;
 use crate::{RoomError, Rooms, membership, stripped};
 
@@ -30,6 +32,14 @@ const SENT_AT_ONCE: usize = 8;
 /// How long the creator of a room waits for other servers to hear of his invites.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// An invite to a user of another server, of which nothing is written yet.
+struct SealedInvite {
+    invite: Arc<Pdu>,
+    invitation: Invitation,
+    /// Who is to sign it first.
+    policy: Option<PolicyServer>,
+}
+
 impl Rooms {
     /// Invites a user of another server: an event is made, signed by his server, and only then comes into the room. The room's
     /// turn does not wait for that.
@@ -39,26 +49,32 @@ impl Rooms {
         ts: Option<i64>,
         plan: impl Fn(&mut Appender<'_, '_>) -> Decision<Step> + Send + 'static,
     ) -> Result<OwnedEventId, RoomError> {
-        let (invite, invitation) = self.sealed_invite(room_id, ts, plan).await?;
-        let Some(target) = invite.state_key.as_deref().and_then(|target| <&UserId>::try_from(target).ok()) else {
+        let SealedInvite { mut invite, mut invitation, policy } = self.sealed_invite(room_id, ts, plan).await?;
+        let target = invite.state_key.as_deref().and_then(|target| OwnedUserId::try_from(target).ok());
+        let Some(target) = target else {
             return Err(RoomError::BadEvent("an invite is for a user".into()));
         };
         let Some(neighbours) = self.inner.inbound.neighbours.get() else {
             return Err(RoomError::Remote(target.to_string()));
         };
         let server = target.server_name();
-        let answer = neighbours.invite(server, &invitation).await;
-        let answer = answer.map_err(|error| RoomError::by(server, error))?;
         let broken =
             |error: &dyn std::fmt::Display| RoomError::Unreachable(format!("{server} signs no invite: {error}"));
         let Some(rules) = rules(&invitation.version) else {
             return Err(RoomError::UnsupportedVersion(invitation.version));
         };
+        if let Some(policy) = policy {
+            // Before anybody else hears of it.
+            let signed = self.ask_policy_server(&policy, &invite, rules, Asker::Person).await;
+            invite = signed.map_err(|error| error.into_error(policy.via))?;
+            invitation.event = invite.json.to_string();
+        }
+        let answer = neighbours.invite(server, &invitation).await;
+        let answer = answer.map_err(|error| RoomError::by(server, error))?;
         let signed = countersigned(&invite.json, &answer, server).map_err(|error| broken(&error))?;
         let signed = Arc::new(Pdu::from_remote(&signed, rules).map_err(|error| broken(&error))?);
         signatures::check_signature_of(&**neighbours, &signed, server, rules).await.map_err(|error| broken(&error))?;
-        self.judge_now(room_id, signed.clone()).await?;
-        Ok(signed.event_id.clone())
+        Ok(self.judge_now(room_id, signed).await?.event_id.clone())
     }
 
     async fn sealed_invite(
@@ -66,7 +82,7 @@ impl Rooms {
         room_id: &RoomId,
         ts: Option<i64>,
         plan: impl Fn(&mut Appender<'_, '_>) -> Decision<Step> + Send + 'static,
-    ) -> Result<(Arc<Pdu>, Invitation), RoomError> {
+    ) -> Result<SealedInvite, RoomError> {
         let (room_id, config) = (room_id.to_owned(), self.inner.config.clone());
         let (ts, opaque) = (ts.unwrap_or_else(|| self.inner.time.now_ms()), self.inner.chance.letters(18));
         // Numbers are taken, which only a write may.
@@ -75,11 +91,12 @@ impl Rooms {
             let mut appender = Appender::at_tip(tx, room.clone(), &config)?;
             let (sender, draft) = match plan(&mut appender)? {
                 Ok(Step::Send(sender, draft)) => (sender, draft),
-                Ok(Step::Nothing | Step::Judged(_)) => {
+                Ok(Step::Nothing | Step::Stands(_) | Step::Judged(_)) => {
                     return Ok(Err(RoomError::Forbidden("this stands already".into())));
                 }
                 Err(refusal) => return Ok(Err(refusal)),
             };
+            let policy = appender.policy_server()?;
             // Also somebody who is invited is invited anew: his server may have lost it.
             let submission = Submission { sender, draft, txn: None, ts, opaque: opaque.clone(), again: true };
             let invite = match appender.draft(submission)? {
@@ -94,7 +111,7 @@ impl Rooms {
                 event: invite.json.to_string(),
                 room_state,
             };
-            Ok(Ok((invite, invitation)))
+            Ok(Ok(SealedInvite { invite, invitation, policy }))
         });
         write.await?
     }

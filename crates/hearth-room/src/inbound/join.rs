@@ -48,7 +48,9 @@ impl Rooms {
             }
             match membership::join(appender, user, false, None, CanonicalJsonObject::new())? {
                 Ok(Step::Send(_, draft)) => Ok(Ok(draft)),
-                Ok(Step::Nothing | Step::Judged(_)) => Ok(Err(RoomError::Forbidden("You are in the room".into()))),
+                Ok(Step::Nothing | Step::Stands(_) | Step::Judged(_)) => {
+                    Ok(Err(RoomError::Forbidden("You are in the room".into())))
+                }
                 Err(refusal) => Ok(Err(refusal)),
             }
         });
@@ -186,11 +188,11 @@ impl Rooms {
 
     /// A join that another server let pass comes into a room of ours, with what comes before it.
     async fn take_in(&self, server: &ServerName, join: Arc<Pdu>) -> Result<(), RoomError> {
-        let verdicts = self.judge(&join.room_id, vec![Arrival::of(join.clone())]).await?;
-        match verdicts.into_iter().next() {
+        let (join, verdict) = self.judge_asking(&join.room_id, Arrival::of(join.clone())).await?;
+        match verdict {
             Some(Verdict::Accepted | Verdict::Known) => return Ok(()),
             Some(Verdict::Rejected(reason) | Verdict::SoftFailed(reason)) => return Err(RoomError::Forbidden(reason)),
-            Some(Verdict::Missing { .. } | Verdict::Unplaced) | None => {}
+            Some(Verdict::Missing { .. } | Verdict::Unplaced | Verdict::Unsigned(_)) | None => {}
         }
         // The worker of the room fetches what is missing; it tells nobody when it is done.
         self.receive(server, &[join.json.to_string()]).await?;

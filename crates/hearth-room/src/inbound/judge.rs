@@ -1,11 +1,12 @@
 //! Remote events in the room's turn: the checks of the specification in their order, and what follows from the outcome.
 //!
-//! Spec: server-server API, "Checks performed on receipt of a PDU", 4 to 6; "Rejection", "Soft failure".
+//! Spec: server-server API, "Checks performed on receipt of a PDU", 4 to 7; "Rejection", "Soft failure".
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hearth_matrix::auth::{self, AuthEvent};
+use hearth_matrix::policy_server::PolicyServer;
 use hearth_matrix::ruma::{EventId, OwnedEventId, OwnedServerName, UserId};
 use hearth_matrix::{Pdu, PowerLevels};
 use hearth_store::{
@@ -16,6 +17,7 @@ use rustc_hash::FxHashSet;
 
 use super::install::Counts;
 use super::place::Whereabouts;
+use super::policy::{NotRecommended, Recommendation};
 use crate::append::{
     Appender, Counted, Decision, MemberStep, PREV_EVENTS, Pending, Snapshots, Submission, is_auth_event, member_change,
     visibility_at,
@@ -43,6 +45,8 @@ pub(crate) struct Arrival {
     pub(crate) sought: bool,
     /// We let it in for another server: it is for us to send it on.
     pub(crate) outbound: bool,
+    /// The room's policy server was asked, and does not recommend it.
+    pub(crate) not_recommended: Option<NotRecommended>,
 }
 
 /// State that another server told.
@@ -76,6 +80,8 @@ pub enum Verdict {
     },
     /// Not judged: it may come before what we know, behind a gap.
     Unplaced,
+    /// Not judged: this policy server is to be asked first.
+    Unsigned(PolicyServer),
 }
 
 impl Verdict {
@@ -83,7 +89,7 @@ impl Verdict {
     pub(super) fn is_final(&self) -> bool {
         match self {
             Self::Accepted | Self::Known | Self::SoftFailed(_) | Self::Rejected(_) => true,
-            Self::Missing { .. } | Self::Unplaced => false,
+            Self::Missing { .. } | Self::Unplaced | Self::Unsigned(_) => false,
         }
     }
 }
@@ -187,7 +193,11 @@ impl Appender<'_, '_> {
         let present = (!is_history && !self.tip.partial).then_some(self.tip.snapshot);
         let outcome = self.checks(pdu, &own, judged_on, present)?;
         let (standing, verdict) = match outcome {
-            Outcome::Allowed => (Standing::Live, Verdict::Accepted),
+            Outcome::Allowed => match self.recommendation(arrival)? {
+                Recommendation::Recommended => (Standing::Live, Verdict::Accepted),
+                Recommendation::Not(reason) => (Standing::SoftFailed, Verdict::SoftFailed(reason)),
+                Recommendation::Unasked(policy) => return Ok(Verdict::Unsigned(policy)),
+            },
             Outcome::SoftFailed(reason) => (Standing::SoftFailed, Verdict::SoftFailed(reason)),
             Outcome::Rejected(reason) => (Standing::Rejected, Verdict::Rejected(reason)),
         };
@@ -596,11 +606,17 @@ impl Appender<'_, '_> {
     fn judge_anew_what_waits_for(&mut self, auth: EventNum) -> Result<(), StoreError> {
         for num in self.tx.events().take_awaiting(auth)? {
             let pdu = self.tx.events().pdu(&self.room, num)?;
-            let origin = self.tx.intern(pdu.sender.server_name().as_str())?;
-            let ts = pdu.origin_server_ts;
-            self.tx.staged().stage(&self.room, origin, &pdu.event_id, &pdu.json, ts, true)?;
-            self.has_staged = true;
+            self.stage_anew(&pdu)?;
         }
+        Ok(())
+    }
+
+    /// Has the room's worker judge an event once more.
+    pub(super) fn stage_anew(&mut self, pdu: &Pdu) -> Result<(), StoreError> {
+        let origin = self.tx.intern(pdu.sender.server_name().as_str())?;
+        let ts = pdu.origin_server_ts;
+        self.tx.staged().stage(&self.room, origin, &pdu.event_id, &pdu.json, ts, true)?;
+        self.has_staged = true;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use hearth_matrix::ruma::OwnedUserId;
 use hearth_store::RoomRecord;
 
 use crate::append::{Appender, PREV_EVENTS};
-use crate::turn::{Step, Work};
+use crate::turn::{Done, Step, Work};
 use crate::{RoomError, Rooms};
 
 /// The type of events that merge branches of a room. Clients are not shown them.
@@ -48,9 +48,13 @@ impl Rooms {
             Ok(Ok(Step::Nothing))
         };
         let work = Work::new(self.inner.time.now_ms(), None, Box::new(plan));
-        match self.inner.turns.submit(&room.room_id, work).await {
-            Ok(merged) => Ok(merged.is_some()),
-            Err(RoomError::Forbidden(_)) => Ok(false),
+        match self.inner.turns.done(&room.room_id, work.clone()).await {
+            Ok(Done::Unsigned(_)) => {
+                self.submit_beside(room.room_id.clone(), work);
+                Ok(false)
+            }
+            Ok(Done::Event(_)) => Ok(true),
+            Ok(Done::Nothing | Done::Judged(_)) | Err(RoomError::Forbidden(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -1,7 +1,8 @@
 //! The room's side of federation: remote events come in, what they lack is fetched, branches are resolved.
 //!
 //! `receive.rs` takes PDUs and stages them; a room's `worker.rs` checks signatures and hands what is ready to the room's turn
-//! (`judge.rs`); `gather.rs` fetches what is missing, outside the turn, from the [`Neighbours`]. No HTTP here.
+//! (`judge.rs`); `gather.rs` fetches what is missing, outside the turn, from the [`Neighbours`]; `policy.rs` asks the room's policy
+//! server. No HTTP here.
 //! Spec: server-server API, "PDUs", "Retrieving events".
 
 mod acl;
@@ -20,6 +21,7 @@ mod leave;
 mod merge;
 mod neighbours;
 mod place;
+mod policy;
 mod receive;
 mod serve;
 mod signatures;

@@ -262,6 +262,13 @@ pub trait Neighbours: Send + Sync + 'static {
         not_asked(server)
     }
 
+    /// `POST /_matrix/policy/v1/sign`: the policy server's signature of an event, as JSON: by server and key. The one server that
+    /// may be ourselves: what serves this need not be what serves the rest. It is asked also if it failed lately.
+    fn policy_signature<'a>(&'a self, server: &'a ServerName, event: String) -> Answer<'a, Result<String, Unanswered>> {
+        let _ = event;
+        not_asked(server)
+    }
+
     /// `PUT /invite/{roomId}/{eventId}`: the invite with the signature of the server asked.
     fn invite<'a>(
         &'a self,

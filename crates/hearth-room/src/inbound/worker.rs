@@ -1,7 +1,10 @@
 //! A room's worker: takes staged events, checks signatures that are still unchecked, hands what it has to the room's turn, and
-//! has what is missing fetched beside. It ends when nothing is staged any more.
+//! has what is missing fetched beside, and the room's policy server asked (`worker/held.rs`). It ends when nothing is staged any
+//! more.
 //!
 //! Servers that don't answer delay only events that need them: those are tried again later, with other servers.
+
+mod held;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +19,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::held::{Asked, Held};
 use super::gather::{Gathered, Lacking};
 use super::sorting::{By, sorted};
-use super::{Arrival, Verdict, signatures};
+use super::{Verdict, signatures};
 use crate::{RoomError, Rooms};
 
 /// Staged events looked at together.
@@ -56,6 +60,7 @@ struct Waiting {
 enum Beside {
     Gathered(Gathered),
     Proven(Proven),
+    Asked(Asked),
 }
 
 /// Signatures that were checked with keys that were not at hand.
@@ -71,6 +76,7 @@ struct Worker {
     room: Arc<RoomRecord>,
     waiting: FxHashMap<StagedNum, Waiting>,
     beside: JoinSet<Beside>,
+    held: Held,
 }
 
 /// A staged event, read.
@@ -82,7 +88,7 @@ struct Ready {
 
 impl Rooms {
     /// Has a room's staged events worked at.
-    pub(super) fn wake_worker(&self, room_id: OwnedRoomId) {
+    pub(crate) fn wake_worker(&self, room_id: OwnedRoomId) {
         let bell = {
             let mut workers = self.inner.inbound.workers();
             if let Some(bell) = workers.get(&room_id) {
@@ -120,7 +126,8 @@ async fn work(rooms: &Rooms, room_id: &OwnedRoomId, bell: &Bell) -> Result<(), R
     let id = room_id.clone();
     let record = rooms.inner.store.read(move |tx| tx.rooms().by_id(&id)).await?;
     let room = record.ok_or(RoomError::UnknownRoom)?;
-    let mut worker = Worker { rooms: rooms.clone(), room, waiting: FxHashMap::default(), beside: JoinSet::new() };
+    let (waiting, beside, held) = Default::default();
+    let mut worker = Worker { rooms: rooms.clone(), room, waiting, beside, held };
     loop {
         while worker.pass().await? {}
         let judged = std::mem::take(&mut *bell.judged.lock().unwrap_or_else(PoisonError::into_inner));
@@ -148,6 +155,7 @@ async fn work(rooms: &Rooms, room_id: &OwnedRoomId, bell: &Bell) -> Result<(), R
             Some(done) = worker.beside.join_next() => match done {
                 Ok(Beside::Gathered(gathered)) => worker.gathered(gathered).await?,
                 Ok(Beside::Proven(proven)) => worker.proven(proven).await?,
+                Ok(Beside::Asked(asked)) => worker.asked(asked),
                 Err(error) => return Err(RoomError::Store(format!("a task beside the worker: {error}"))),
             },
             () = bell.notify.notified() => {}
@@ -186,6 +194,7 @@ impl Worker {
         let still: FxHashSet<StagedNum> = still.into_iter().chain(staged.iter().map(|(event, _)| event.num)).collect();
         // What was judged on the way of others is not staged any more.
         self.waiting.retain(|num, waiting| waiting.at.is_none() || still.contains(num));
+        self.held.keep(&still);
         let mut unreadable = Vec::new();
         for (event, origin) in staged {
             let pdu = Pdu::from_remote(&event.json, self.room.rules);
@@ -303,6 +312,7 @@ impl Worker {
                     Some(verdict @ (Verdict::Missing { .. } | Verdict::Unplaced)) => {
                         drop(lacking.insert(*staged, verdict))
                     }
+                    Some(Verdict::Unsigned(policy)) => self.hold(*staged, pdu, policy),
                     Some(_) => {
                         judged.insert(pdu.event_id.clone());
                         self.waiting.remove(staged);
@@ -314,6 +324,7 @@ impl Worker {
                 }
             }
         }
+        self.held.release(&judged);
         self.try_what_waits_for(&judged);
         Ok((lacking, is_crowded))
     }
@@ -325,8 +336,7 @@ impl Worker {
         numbers: &FxHashMap<OwnedEventId, StagedNum>,
         is_crowded: &mut bool,
     ) -> Result<Vec<Option<Verdict>>, RoomError> {
-        let arrival =
-            |pdu: &Arc<Pdu>| Arrival { staged: numbers.get(&pdu.event_id).copied(), ..Arrival::of(pdu.clone()) };
+        let arrival = |pdu: &Arc<Pdu>| self.held.arrival(numbers.get(&pdu.event_id).copied(), pdu);
         if let Ok(judgement) = self.rooms.judged(&self.room.room_id, part.iter().map(arrival).collect()).await {
             *is_crowded = judgement.is_crowded;
             return Ok(judgement.verdicts.into_iter().map(Some).collect());
@@ -367,9 +377,12 @@ impl Worker {
                 Some(Verdict::Unplaced) => (Vec::new(), Vec::new()),
                 _ => continue,
             };
-            let lacks = prev_events.iter().chain(&auth_events).cloned().collect();
+            let lacks: Vec<OwnedEventId> = prev_events.iter().chain(&auth_events).cloned().collect();
+            if self.waits_for_held(&event, &lacks) {
+                continue;
+            }
             let tries = self.wait_for(event.staged, lacks);
-            let arrival = Arrival { staged: Some(event.staged), ..Arrival::of(event.pdu) };
+            let arrival = self.held.arrival(Some(event.staged), &event.pdu);
             by_origin.entry((event.origin, tries)).or_default().push(Lacking { arrival, prev_events, auth_events });
         }
         for ((origin, tries), events) in by_origin {
@@ -383,6 +396,7 @@ impl Worker {
             self.waiting.remove(num);
         }
         let given_up: Vec<StagedNum> = gathered.open.into_iter().filter_map(|num| self.wait_again(num)).collect();
+        self.held.release(&gathered.arrived);
         self.try_what_waits_for(&gathered.arrived);
         if !given_up.is_empty() {
             tracing::warn!(room = %self.room.room_id, events = given_up.len(), "remote events were given up");

@@ -725,13 +725,14 @@ pub(super) fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip, o
     let extremities: Vec<u8> = tip.extremities.iter().flat_map(|num| num.0.to_be_bytes()).collect();
     publication.exec(
         "INSERT INTO room_tips (room, extremities, depth, room_order, snapshot, last_position, last_local_position,
-             joined, invited, knocked, joined_local, unread, partial_state)
-         VALUES ($1, $2, $3, $4, $5, position($6), position($6), $7, $8, $9, $10, $11, $13)
+             joined, invited, knocked, joined_local, unread, partial_state, policy)
+         VALUES ($1, $2, $3, $4, $5, position($6), position($6), $7, $8, $9, $10, $11, $13, $14)
          ON CONFLICT (room) DO UPDATE SET extremities = excluded.extremities, depth = excluded.depth,
              room_order = excluded.room_order, snapshot = excluded.snapshot, last_position = excluded.last_position,
              last_local_position =
                  CASE WHEN $12 = 1 THEN excluded.last_local_position ELSE room_tips.last_local_position END, joined = excluded.joined, invited = excluded.invited,
              knocked = excluded.knocked, joined_local = excluded.joined_local, unread = excluded.unread,
+             policy = excluded.policy,
              partial_state =
                  CASE WHEN $13 < 0 THEN -1 WHEN room_tips.partial_state < 0 THEN excluded.last_position
                       ELSE room_tips.partial_state END",
@@ -749,6 +750,7 @@ pub(super) fn move_tip(mut publication: Publication, room: RoomNum, tip: &Tip, o
             tip.unread.into(),
             outbound.into(),
             (-i64::from(tip.partial)).into(),
+            tip.policy.map_or(0, |policy| policy.0).into(),
         ],
     );
     publication

@@ -56,6 +56,8 @@ pub struct Tip {
     pub joined_local: i64,
     /// Running count of the events that the default push rules notify for.
     pub unread: i64,
+    /// The `m.room.policy` event of the current state.
+    pub policy: Option<EventNum>,
     /// A part of the state is not here yet: see [`Partials`](crate::Partials).
     pub partial: bool,
 }
@@ -75,6 +77,7 @@ impl Tip {
             knocked: 0,
             joined_local: 0,
             unread: 0,
+            policy: None,
             partial: false,
         }
     }
@@ -252,7 +255,7 @@ impl RoomNouns<'_, '_> {
     pub fn tip(&mut self, room: RoomNum) -> Result<Option<Tip>, StoreError> {
         self.tx.one(
             "SELECT extremities, depth, room_order, snapshot, last_position, last_local_position,
-                    joined, invited, knocked, joined_local, unread, partial_state
+                    joined, invited, knocked, joined_local, unread, partial_state, policy
              FROM room_tips WHERE room = $1",
             &[room.into()],
             |row| {
@@ -271,6 +274,7 @@ impl RoomNouns<'_, '_> {
                     joined_local: row.int(9)?,
                     unread: row.int(10)?,
                     partial: row.int(11)? < 0,
+                    policy: Some(row.int(12)?).filter(|num| *num != 0).map(EventNum),
                 })
             },
         )

@@ -156,6 +156,8 @@ section! {
         allowed_servers: Option<Vec<String>> = None,
         /// Servers never to talk with, by such patterns.
         denied_servers: Vec<String> = Vec::new(),
+        /// Seconds that the policy server of a room has to sign an event; who sends one waits so long.
+        policy_server_timeout_seconds: u16 = 10,
     }
 }
 

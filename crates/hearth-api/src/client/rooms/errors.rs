@@ -1,9 +1,13 @@
 //! What the refusals of rooms are in the spec's codes.
 
+use hearth_matrix::ruma::ServerName;
 use hearth_room::{Refusal, RoomError};
 use http::StatusCode;
 
 use crate::ApiError;
+
+/// Characters that are passed on of what another server says.
+const MESSAGE: usize = 1_000;
 
 impl From<RoomError> for ApiError {
     fn from(error: RoomError) -> Self {
@@ -27,6 +31,7 @@ impl From<RoomError> for ApiError {
             RoomError::InvalidRoomState(_) => Self::bad_request("M_INVALID_ROOM_STATE", message),
             RoomError::Remote(_) => Self::not_found(message),
             RoomError::RefusedBy { refusal, .. } => Self::refused_elsewhere(&refusal, message),
+            RoomError::NotSigned { server, refusal } => Self::not_signed(&server, refusal),
             RoomError::Unreachable(_) => Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
             RoomError::Store(cause) => Self::internal(cause),
         }
@@ -34,6 +39,21 @@ impl From<RoomError> for ApiError {
 }
 
 impl ApiError {
+    /// What the room's policy server said, in its own words. Its codes are what a client may hear of its own request; others, such
+    /// as that there is no policy server, would mean something else here.
+    fn not_signed(server: &ServerName, Refusal { errcode, message, .. }: Refusal) -> Self {
+        let own = match message.is_empty() {
+            true => format!("{server}, the policy server of this room, does not accept this event"),
+            false => message.chars().take(MESSAGE).collect(),
+        };
+        match &*errcode {
+            "M_FORBIDDEN" => Self::forbidden(own),
+            "M_BAD_JSON" => Self::bad_json(own),
+            "M_LIMIT_EXCEEDED" => Self::new(StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED", own),
+            _ => Self::forbidden(format!("{server}, the policy server of this room, signs nothing: {errcode} {own}")),
+        }
+    }
+
     /// What another server refused: its code, if it is one that a client may hear from its own server.
     fn refused_elsewhere(refusal: &Refusal, message: String) -> Self {
         let codes = [

@@ -10,6 +10,7 @@ mod numbers;
 mod other_rooms;
 mod outcomes;
 mod partial;
+mod policy;
 mod postgres;
 mod sight;
 mod simulation;
@@ -72,6 +73,8 @@ pub(super) struct Net {
     pub(super) stateless: Mutex<BTreeSet<OwnedServerName>>,
     /// Who asks for a state next breaks down.
     pub(super) breaks: AtomicBool,
+    /// What serves as a policy server, under any name.
+    pub(super) desk: Mutex<policy::Desk>,
 }
 
 /// Answers of a server that makes them up.
@@ -631,6 +634,13 @@ impl Neighbours for View {
             let heard = house.rooms.take_knock(&self.me, room_id, event_id, &event).await.map_err(refused)?;
             lock(&house.outbox).push(heard.event);
             Ok(heard.room_state)
+        })
+    }
+
+    fn policy_signature<'a>(&'a self, server: &'a ServerName, event: String) -> Answer<'a, Result<String, Unanswered>> {
+        Box::pin(async move {
+            let net = self.net.upgrade().ok_or_else(|| Unanswered::Unreachable("the end".into()))?;
+            policy::answer(&net, &self.me, server, event).await
         })
     }
 
