@@ -3,4 +3,5 @@
 mod hostile_pages;
 mod hostile_servers;
 mod rebinding;
+mod s3;
 mod world;

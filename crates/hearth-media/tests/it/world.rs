@@ -142,11 +142,16 @@ impl World {
             patience: Patience::default(),
         };
         let remote = Remote::open(config, client, store.clone(), time.clone()).await.expect("a remote");
-        let mut config = MediaConfig::new(us, StorageConfig::Disk(self.directory.path().to_owned()));
+        let mut config = MediaConfig::new(us, StorageConfig::Disk(self.directory()));
         config.times = SHORT;
         config.previews = true;
         adjust(&mut config);
         Media::open(config, store, time, Some(remote)).await.expect("media")
+    }
+
+    /// Where files are.
+    pub fn directory(&self) -> std::path::PathBuf {
+        self.directory.path().to_owned()
     }
 
     /// What lies about of what came and was not kept.
