@@ -128,6 +128,25 @@ async fn redaction_takes_the_author_or_power() {
     .await;
 }
 
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}
+#[tokio::test]
+async fn a_redaction_reaches_no_other_room() {
+    on_each_backend(async |server| {
+        let (alice, mallory) = (server.user("alice").await, server.user("mallory").await);
+        for version in ["3", "12"] {
+            let room = create_room(&alice, json!({ "preset": "private_chat", "room_version": version })).await;
+            let own = create_room(&mallory, json!({ "preset": "private_chat", "room_version": version })).await;
+            let said = send(&alice, &room, "t", "stays").await.1["event_id"].as_str().unwrap().to_owned();
+            let event = said.replace('$', "%24").replace('/', "%2F");
+            let path = format!("/_matrix/client/v3/rooms/{own}/redact/{event}/t");
+            assert_eq!(mallory.put(&path, &json!({})).await.0, 200, "version {version}");
+            let (_, event) = alice.get(&format!("/_matrix/client/v3/rooms/{room}/event/{event}")).await;
+            assert_eq!(event["content"]["body"], "stays", "version {version}: {event}");
+        }
+    })
+    .await;
+}
+
 // endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/
 #[tokio::test]
 async fn creators_are_given_no_level_from_version_12_on() {
