@@ -149,7 +149,7 @@ async fn an_invite_is_declined_while_nobody_hears_it() {
         federation.links[0].cut();
         let (status, answer) = bob.post(&room_path(&room, "leave"), &json!({})).await;
         assert_eq!(status, 200, "{answer}");
-        let told = sync(&bob, Some(&since)).await;
+        let told = sync_waiting(&bob, &since).await;
         let left = &told["rooms"]["leave"][&room]["timeline"]["events"][0];
         assert_eq!(
             (&left["content"]["membership"], &left["state_key"]),

@@ -37,7 +37,7 @@ async fn a_knock_is_heard_answered_and_leads_in() {
             must_join_via(&carol, &room, &federation.name(0)).await;
             let since = token(&sync(&bob, None).await);
             must_knock(&bob, &room, &federation.name(0)).await;
-            let told = sync(&bob, Some(&since)).await;
+            let told = sync_waiting(&bob, &since).await;
             let events = told["rooms"]["knock"][&room]["knock_state"]["events"].to_string();
             for part in ["Hall", "m.room.create", "m.room.join_rules", "let me in"] {
                 assert!(events.contains(part), "version {version}: {part} in {told}");
@@ -56,7 +56,7 @@ async fn a_knock_is_heard_answered_and_leads_in() {
             until("the same state", async || state(&alice, &room).await == state(&carol, &room).await).await;
             let invite = json!({ "user_id": bob.user_id });
             assert_eq!(carol.post(&room_path(&room, "invite"), &invite).await.0, 200);
-            let told = sync(&bob, Some(&token(&told))).await;
+            let told = sync_waiting(&bob, &token(&told)).await;
             assert!(told["rooms"]["invite"][&room].is_object(), "version {version}: {told}");
             assert!(sync(&bob, None).await["rooms"]["knock"][&room].is_null());
             let (status, answer) = knock(&bob, &room, &old_name).await;
