@@ -8,6 +8,10 @@ use std::{borrow::Cow, fmt, fmt::Write as _};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
+mod rewrite;
+
+pub use rewrite::rewrite;
+
 /// The largest integer of canonical JSON: 2^53 - 1.
 pub const MAX_INT: i64 = (1 << 53) - 1;
 

@@ -167,18 +167,21 @@ pub fn sign_event(
     Ok(event.to_canonical())
 }
 
-/// An event of ours with the signatures of a server that was asked to sign it, too; nothing else of its copy is taken.
+/// Signatures of a server that was asked for one, at most.
+const MOST_SIGNATURES: usize = 8;
+/// Bytes of a signature or of its key's id, at most.
+const MAX_SIGNATURE_BYTES: usize = 255;
+
+/// An event of ours with the signatures of a server that was asked to sign it, too; nothing else of its copy is taken, and nothing
+/// that is no signature.
 pub fn countersigned(ours: &str, theirs: &str, server: &ServerName) -> Result<String, serde_json::Error> {
     let mut event = Object::parse(ours)?;
     let copy = Object::parse(theirs)?;
-    let signatures = copy.get("signatures").and_then(Json::as_object).and_then(|all| all.get(server.as_str()));
-    if let Some(signatures) = signatures.and_then(Json::as_object) {
-        let signatures = signatures.iter().filter_map(|(key_id, signature)| Some((key_id, signature.as_str()?)));
-        for (key_id, signature) in signatures {
-            // Ours has what it needs of a policy server, which may be the same server.
-            if key_id != POLICY_KEY_ID {
-                add_signature(&mut event, server.as_str(), key_id, signature.to_owned());
-            }
+    for (key_id, signature) in signatures_of(&copy, server).take(MOST_SIGNATURES) {
+        let fits = key_id.len() <= MAX_SIGNATURE_BYTES && signature.len() <= MAX_SIGNATURE_BYTES;
+        // Ours has what it needs of a policy server, which may be the same server.
+        if fits && key_id != POLICY_KEY_ID {
+            add_signature(&mut event, server.as_str(), key_id, signature.to_owned());
         }
     }
     Ok(event.to_canonical())

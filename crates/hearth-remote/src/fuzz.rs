@@ -44,7 +44,13 @@ fn bodies_that_are_signed() {
     fuzz_json("bodies that are signed", &[good], |body| {
         let signed = XMatrix::sign(&key, from, to, "PUT", "/a", body.as_bytes());
         let value = serde_json::from_str::<serde_json::Value>(body);
-        assert_eq!(signed.is_ok(), value.is_ok() || body.is_empty(), "{body}");
+        // What is deeper than values can be is signed, too.
+        let may_be_deep = body.bytes().filter(|byte| b"[{".contains(byte)).count() > 100;
+        if may_be_deep {
+            assert!(signed.is_ok() || value.is_err(), "{body}");
+        } else {
+            assert_eq!(signed.is_ok(), value.is_ok() || body.is_empty(), "{body}");
+        }
         let Ok(signed) = signed else { return };
         let message = signed.message(to, "PUT", "/a", body.as_bytes()).expect("JSON");
         assert!(signed.is_by(&key.public_key(), &message));

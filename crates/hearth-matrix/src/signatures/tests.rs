@@ -139,6 +139,14 @@ fn a_countersigned_event_takes_nothing_but_the_signature() {
         let server = <&ServerName>::try_from(server).unwrap();
         assert_eq!(verify_signature_of(&signed, server, rules, keys), Ok(()));
     }
+    let mut object: serde_json::Value = serde_json::from_str(&theirs).unwrap();
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    object["signatures"]["b"]["ed25519:deep"] = serde_json::from_str(&deep).unwrap();
+    object["signatures"]["b"]["ed25519:long"] = "x".repeat(300).into();
+    object["signatures"]["b"]["ed25519:".to_owned() + &"x".repeat(300)] = "x".into();
+    object["signatures"]["b"]["other"] = "x".into();
+    let more = countersigned(&ours.json, &object.to_string(), server_name!("b")).unwrap();
+    assert_eq!(more, theirs, "what is no signature is left out");
     let unsigned = Err(VerifyError::Unsigned(server_name!("b").to_owned()));
     assert_eq!(verify_signature_of(&ours, server_name!("b"), rules, keys), unsigned);
     let wrong = Err(VerifyError::Wrong(server_name!("b").to_owned()));
