@@ -48,6 +48,11 @@ pub(crate) fn after_success(before: Option<&Destination>, now: i64) -> Option<De
     worth.then(|| Destination { last_success_ts: Some(now), ..Destination::default() })
 }
 
+/// After a sign of life from a server that failed: it is tried again at once. Only an answer ends its row of failures.
+pub(crate) fn after_life(before: &Destination, now: i64) -> Option<Destination> {
+    (before.failures > 0 && before.retry_ts > now).then(|| Destination { retry_ts: now, ..before.clone() })
+}
+
 /// Twice as long after each failure, up to about an hour. Servers that failed together don't come back together.
 fn wait(server: &ServerName, failures: i64) -> i64 {
     let wait = (FIRST_WAIT << (failures - 1).clamp(0, 20)).min(MAX_WAIT);
@@ -96,6 +101,19 @@ mod tests {
         assert_eq!(after_success(Some(&fine), 200), None);
         assert!(after_success(Some(&fine), 100 + NOTE_SUCCESS_EVERY).is_some());
         assert!(after_success(None, 1).is_some());
+    }
+
+    #[test]
+    fn a_sign_of_life_ends_the_wait_and_not_the_row() {
+        let server = <&ServerName>::try_from("a.org").unwrap();
+        let one = after_failure(server, &Destination::default(), 0, 0, "no answer").unwrap();
+        let two = after_failure(server, &one, one.retry_ts, one.retry_ts, "no answer").unwrap();
+        let now = one.retry_ts + 1;
+        let alive = after_life(&two, now).unwrap();
+        assert_eq!(backing_off_until(&alive, now), None);
+        assert_eq!(Destination { retry_ts: two.retry_ts, ..alive.clone() }, two);
+        assert_eq!(after_failure(server, &alive, now, now, "no answer").unwrap().failures, 3);
+        assert_eq!((after_life(&alive, now), after_life(&Destination::default(), 0)), (None, None));
     }
 
     #[test]

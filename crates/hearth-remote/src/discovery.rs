@@ -31,6 +31,13 @@ impl Discovery {
         self.well_knowns.delegated(server.host()).await.unwrap_or_else(|| server.to_owned())
     }
 
+    /// A server could not be reached where it was thought to be.
+    pub(crate) fn doubt(&self, server: &ServerName) {
+        if server.port().is_none() {
+            self.well_knowns.doubt(server.host());
+        }
+    }
+
     /// Asks the host of a server's name anew to whom it delegates; nothing for a name that can't delegate.
     pub(crate) async fn examine(&self, server: &ServerName) -> Option<(Answer, String)> {
         if server.port().is_some() || matches!(Host::parse(server.host()), Host::Address(_)) {

@@ -24,6 +24,8 @@ const MOST_SERVERS: usize = 20_000;
 const MOST_AT_ONCE: usize = 256;
 /// A server that has answered is not asked again so soon, whatever is missing.
 const CALM_AFTER_ANSWER: i64 = 30_000;
+/// For whoever needs a key to let somebody in, it is asked this soon, however often it failed: it is there, for it sends.
+const CALM_BEFORE_ENTRY: i64 = 10_000;
 const FIRST_FAILURE: i64 = 30_000;
 const MAX_FAILURE: i64 = 10 * 60_000;
 
@@ -88,8 +90,21 @@ struct Ring {
 
 #[derive(Clone, Copy)]
 struct Asked {
+    /// When that ended.
+    at: i64,
     not_before: i64,
     failures: u32,
+}
+
+/// For whom keys are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// Events: whoever failed lately is left alone.
+    Events,
+    /// A request of the server itself.
+    Entry,
+    /// Others who ask us about it.
+    Others,
 }
 
 impl KeyRing {
@@ -124,6 +139,10 @@ impl KeyRing {
 
     /// Finds keys, as many of them as can be had.
     pub async fn find(&self, wanted: Vec<WantedKey>) -> Result<FoundKeys, StoreError> {
+        self.find_for(For::Events, wanted).await
+    }
+
+    async fn find_for(&self, whom: For, wanted: Vec<WantedKey>) -> Result<FoundKeys, StoreError> {
         let ring = &self.0;
         let mut found = FoundKeys::default();
         for wanted in &wanted {
@@ -136,7 +155,7 @@ impl KeyRing {
         missing.retain(|wanted| wanted.server != ring.own.0 && !found.has(wanted));
         self.recall(&mut missing, &mut found).await?;
         if !missing.is_empty() {
-            self.ask(missing, &mut found, ring.sources.has_notaries()).await;
+            self.ask(whom, missing, &mut found, ring.sources.has_notaries()).await;
         }
         Ok(found)
     }
@@ -157,7 +176,7 @@ impl KeyRing {
             key_id: (*key_id).to_owned(),
             at: Some(now),
         });
-        self.find(wanted.collect()).await
+        self.find_for(For::Entry, wanted.collect()).await
     }
 
     /// Asks servers for their keys although some are known, if it is not too soon; for those who ask us about them.
@@ -165,7 +184,7 @@ impl KeyRing {
         // A key of this name there is not: everybody is asked.
         let wanted = servers.into_iter().map(|server| WantedKey { server, key_id: String::new(), at: None }).collect();
         // Without notaries: two that are each other's would ask in circles.
-        self.ask(wanted, &mut FoundKeys::default(), false).await;
+        self.ask(For::Others, wanted, &mut FoundKeys::default(), false).await;
     }
 
     /// A notary's key, as the notary itself tells.
@@ -177,7 +196,7 @@ impl KeyRing {
         missing.retain(|wanted| !found.has(wanted));
         self.recall(&mut missing, &mut found).await.ok()?;
         if !missing.is_empty() {
-            self.ask(missing, &mut found, false).await;
+            self.ask(For::Entry, missing, &mut found, false).await;
         }
         found.get(server, key_id, Some(self.0.time.now_ms()))
     }
@@ -206,12 +225,12 @@ impl KeyRing {
         Ok(())
     }
 
-    async fn ask(&self, mut missing: Vec<WantedKey>, found: &mut FoundKeys, through_notaries: bool) {
+    async fn ask(&self, whom: For, mut missing: Vec<WantedKey>, found: &mut FoundKeys, through_notaries: bool) {
         let ring = &self.0;
         let servers: BTreeSet<OwnedServerName> = missing.iter().map(|wanted| wanted.server.clone()).collect();
         let mut answers: FuturesUnordered<_> = servers
             .into_iter()
-            .filter_map(|server| self.ask_server(&server).map(|answer| answer.map(move |()| server)))
+            .filter_map(|server| self.ask_server(whom, &server).map(|answer| answer.map(move |()| server)))
             .collect();
         let mut notaries = std::pin::pin!(futures_util::future::OptionFuture::from(None));
         let mut notaries_asked = !through_notaries;
@@ -255,21 +274,24 @@ impl KeyRing {
     }
 
     /// Asks a server, or joins those who wait for its answer. Nothing if it is too soon to ask.
-    fn ask_server(&self, server: &OwnedServerName) -> Option<Shared<BoxFuture<'static, ()>>> {
+    fn ask_server(&self, whom: For, server: &OwnedServerName) -> Option<Shared<BoxFuture<'static, ()>>> {
         let ring = &self.0;
         let mut under_way = ring.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = under_way.get(server) {
             return Some(answer.clone());
         }
-        if ring.asked.get(server).is_some_and(|asked| ring.time.now_ms() < asked.not_before) {
+        let now = ring.time.now_ms();
+        let not_before = |asked: Asked| match whom {
+            For::Entry => asked.not_before.min(asked.at + CALM_BEFORE_ENTRY),
+            For::Events | For::Others => asked.not_before,
+        };
+        if ring.asked.get(server).is_some_and(|asked| now < not_before(asked)) {
             return None;
         }
-        let (this, name) = (self.clone(), server.clone());
+        // However the task ends, it does not stay under way.
+        let under = UnderWay(self.clone(), server.clone());
         // A task of its own: it goes on when those who wait have lost their patience, and the next ones profit.
-        let task = tokio::spawn(async move {
-            this.hear(&name).await;
-            this.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
-        });
+        let task = tokio::spawn(async move { under.0.hear(&under.1).await });
         let answer = task.map(|_| ()).boxed().shared();
         under_way.insert(server.clone(), answer.clone());
         Some(answer)
@@ -287,6 +309,7 @@ impl KeyRing {
             }
             Err(error) => {
                 tracing::debug!(%server, %error, "no keys from a server itself");
+                ring.sources.discovery.doubt(server);
                 ring.asked.get(server).map_or(0, |asked| asked.failures) + 1
             }
         };
@@ -294,7 +317,14 @@ impl KeyRing {
             0 => CALM_AFTER_ANSWER,
             failures => (FIRST_FAILURE << (failures - 1).min(10)).min(MAX_FAILURE),
         };
-        ring.asked.insert(server.clone(), Asked { not_before: now + calm, failures });
+        ring.asked.insert(server.clone(), Asked { at: now, not_before: now + calm, failures });
+    }
+
+    /// A server answers what we ask it: if it had no answer about its keys, it may be asked again.
+    pub(crate) fn answers(&self, server: &ServerName) {
+        if self.0.asked.get(server).is_some_and(|asked| asked.failures > 0) {
+            self.0.asked.remove(server);
+        }
     }
 
     /// The servers of which notaries knew something.
@@ -332,6 +362,15 @@ impl KeyRing {
             Ok(known) => ring.known.insert(told.server.clone(), Arc::new(known)),
             Err(error) => tracing::warn!(server = %told.server, %error, "keys of a server are not kept"),
         }
+    }
+}
+
+/// A server that is being asked.
+struct UnderWay(KeyRing, OwnedServerName);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }
 

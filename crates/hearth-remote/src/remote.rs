@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) time: WallTime,
     /// Servers that were well a moment ago, with when.
     alive: Cache<OwnedServerName, i64>,
+    /// Servers that failed before and have shown life, with when.
+    revived: Cache<OwnedServerName, i64>,
     on_life: OnceLock<OnLife>,
 }
 
@@ -147,6 +149,19 @@ impl RemoteError {
             _ => false,
         }
     }
+
+    /// Whether it is about what the request holds, and not about who sends it or about the moment: a smaller one may do.
+    pub fn is_about_content(&self) -> bool {
+        match self {
+            Self::Request(_) => true,
+            // A proxy says so without Matrix's words.
+            Self::Refused { status, .. } if *status == StatusCode::PAYLOAD_TOO_LARGE => true,
+            Self::Refused { status, errcode, .. } => {
+                matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) && !errcode.is_empty()
+            }
+            _ => false,
+        }
+    }
 }
 
 impl From<HttpError> for RemoteError {
@@ -211,7 +226,7 @@ impl Remote {
         };
         let keys =
             KeyRing::new((server_name.clone(), to_ring(&own_keys)), sources, store.clone(), time.clone(), patience);
-        let alive = Cache::new(MOST_ALIVE);
+        let (alive, revived) = (Cache::new(MOST_ALIVE), Cache::new(MOST_ALIVE));
         Ok(Self(Arc::new(Inner {
             server_name,
             signing_key,
@@ -223,6 +238,7 @@ impl Remote {
             store,
             time,
             alive,
+            revived,
             on_life: OnceLock::new(),
         })))
     }
@@ -347,7 +363,29 @@ impl Remote {
             let response = self.0.client.send(Manner::Federation, request, options.limits).await?;
             if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
         };
-        self.guarded(server, options, exchange).await
+        self.guarded(server, options, exchange, RemoteError::is_failure).await
+    }
+
+    /// Sends a signed request that must arrive. Only a JSON object with the status 200 says that it has; all else is a failure,
+    /// after which the server is left alone for a while, unless it is about what the request holds: a web site at the address of a
+    /// server that is gone has many ways to answer.
+    pub async fn deliver(
+        &self,
+        server: &ServerName,
+        request: Request<Bytes>,
+        limits: Limits,
+    ) -> Result<Response<Bytes>, RemoteError> {
+        let exchange = async {
+            let request = self.addressed(server, request, true).await?;
+            let response = self.0.client.send(Manner::Federation, request, limits).await?;
+            match response.status() {
+                StatusCode::OK if is_object(response.body()) => Ok(response),
+                status if status.is_success() => Err(RemoteError::Malformed(format!("{status} without a JSON object"))),
+                _ => Err(refusal(response)),
+            }
+        };
+        let options = SendOptions { limits, ..SendOptions::default() };
+        self.guarded(server, options, exchange, |error| !error.is_about_content()).await
     }
 
     /// The same for an answer that may be too large for the memory: it is handed over as soon as its head is here, which
@@ -368,7 +406,7 @@ impl Remote {
             let (parts, body) = response.into_parts();
             Err(refusal(Response::from_parts(parts, gather(body, REFUSAL_BYTES).await?)))
         };
-        self.guarded(server, options, exchange).await
+        self.guarded(server, options, exchange, RemoteError::is_failure).await
     }
 
     /// Does something with a server, if it is not to be left alone, and learns from it how it goes.
@@ -377,6 +415,7 @@ impl Remote {
         server: &ServerName,
         options: SendOptions,
         exchange: impl Future<Output = Result<T, RemoteError>>,
+        is_failure: impl Fn(&RemoteError) -> bool,
     ) -> Result<T, RemoteError> {
         let ourselves = *server == self.0.server_name;
         if ourselves && !options.even_to_ourselves {
@@ -399,9 +438,16 @@ impl Remote {
         metrics::counter!("hearth_remote_requests_total", "outcome" => outcome_name(&outcome)).increment(1);
         match &outcome {
             Err(RemoteError::Timeout | RemoteError::Refused { .. } | RemoteError::Broken(_)) if options.is_aside => {}
-            Err(error) if error.is_failure() => self.failed(server, begun, error.to_string()).await?,
             Err(RemoteError::Request(_)) => {}
-            _ => self.succeeded(server, before).await?,
+            Err(error) if is_failure(error) => self.failed(server, begun, error.to_string()).await?,
+            _ => {
+                let failed = before.as_ref().is_some_and(|before| before.failures > 0);
+                self.succeeded(server, before).await?;
+                if failed {
+                    // What waits for it need not wait for its time.
+                    self.tell_life(server);
+                }
+            }
         }
         outcome
     }
@@ -453,19 +499,29 @@ impl Remote {
         Ok(destination.is_some_and(|destination| back_off::backing_off_until(&destination, now).is_some()))
     }
 
-    /// A server has shown life, by a request of its own for example: it is not left alone any longer.
+    /// A server has shown life, by a request of its own for example: it is tried again at once, but not more often than once a
+    /// minute. Whether it can be reached is not known by that; what it is known for stays.
     pub async fn is_alive(&self, server: &ServerName) -> Result<(), StoreError> {
-        let now = self.0.time.now_ms();
-        if self.0.alive.get(server).is_some_and(|since| now < since + ALIVE_FOR) {
+        let Inner { alive, revived, store, time, .. } = &*self.0;
+        let now = time.now_ms();
+        let lately = |when: Option<i64>| when.is_some_and(|since| now < since + ALIVE_FOR);
+        if lately(alive.get(server)) || lately(revived.get(server)) {
             return Ok(());
         }
-        let before = self.destination(server).await?;
         // Of servers that we never talked to nothing is written down.
-        if before.as_ref().is_some_and(|before| before.failures > 0) {
-            self.succeeded(server, before).await?;
+        if self.destination(server).await?.is_some_and(|before| before.failures > 0) {
+            revived.insert(server.to_owned(), now);
+            let name = server.to_string();
+            let write = store.write([server_noun(server)], move |tx| {
+                match tx.destinations().get(&name)?.and_then(|before| back_off::after_life(&before, now)) {
+                    Some(after) => tx.destinations().put(&name, &after),
+                    None => Ok(()),
+                }
+            });
+            write.await?;
             self.tell_life(server);
         }
-        self.0.alive.insert(server.to_owned(), now);
+        alive.insert(server.to_owned(), now);
         Ok(())
     }
 
@@ -484,6 +540,7 @@ impl Remote {
 
     async fn succeeded(&self, server: &ServerName, before: Option<Destination>) -> Result<(), StoreError> {
         let now = self.0.time.now_ms();
+        self.0.keys.answers(server);
         if back_off::after_success(before.as_ref(), now).is_none() {
             return Ok(());
         }
@@ -501,6 +558,7 @@ impl Remote {
     async fn failed(&self, server: &ServerName, begun: i64, error: String) -> Result<(), StoreError> {
         tracing::debug!(%server, error, "a request to a server failed");
         self.0.alive.remove(server);
+        self.0.discovery.doubt(server);
         let (now, server, noun) = (self.0.time.now_ms(), server.to_owned(), server_noun(server));
         let write = self.0.store.write([noun], move |tx| {
             let before = tx.destinations().get(server.as_str())?.unwrap_or_default();
@@ -537,6 +595,10 @@ fn outcome_name<T>(outcome: &Result<T, RemoteError>) -> &'static str {
         Err(RemoteError::TooLarge(_)) => "too_large",
         Err(_) => "other",
     }
+}
+
+fn is_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'{') && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 fn read<R: IncomingResponse>(response: &Response<Bytes>) -> Result<R, RemoteError> {

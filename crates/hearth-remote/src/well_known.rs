@@ -26,7 +26,12 @@ const FIRST_FAILURE: i64 = 2 * MINUTE;
 const MAX_FAILURE: i64 = HOUR;
 const MOST_REDIRECTS: usize = 5;
 const MOST_HOSTS: usize = 20_000;
-const LIMITS: Limits = Limits { timeout: Duration::from_secs(10), response_bytes: 50 * 1024 };
+const LIMITS: Limits = Limits { timeout: WHOLE, response_bytes: 50 * 1024 };
+/// So long a host has for its answer, redirects and all. Others wait for it who have time for more than this; and many servers
+/// have nobody at port 443.
+const WHOLE: Duration = Duration::from_secs(5);
+/// So long a delegation outlives a host that says nothing of it any more: one bad answer is often a mishap.
+const AFTERLIFE: i64 = 10 * MINUTE;
 
 /// What hosts delegate to, remembered.
 pub(crate) struct WellKnowns {
@@ -42,7 +47,11 @@ struct Remembered {
     until: i64,
     /// Until when `delegated` may serve although the server does not answer.
     good_until: i64,
+    /// Since when the host says nothing of `delegated`.
+    silent_since: Option<i64>,
     failures: u32,
+    /// The last failure was no answer at all.
+    unasked: bool,
 }
 
 /// What asking brought.
@@ -62,22 +71,47 @@ impl WellKnowns {
     }
 
     /// To whom a host delegates, if it does.
-    pub(crate) async fn delegated(&self, host: &str) -> Option<OwnedServerName> {
+    pub(crate) async fn delegated(self: &Arc<Self>, host: &str) -> Option<OwnedServerName> {
         let host = host.to_ascii_lowercase();
-        let entry = self.hosts.get_or_insert_with(&host, || Ok::<_, ()>(Arc::default())).ok()?;
-        let mut remembered = entry.lock().await;
-        if self.time.now_ms() >= remembered.until {
-            let (answer, _) = self.ask(&host).await;
-            remembered.learn(answer, self.time.now_ms());
+        let entry = self.entry(&host)?;
+        if let Ok(remembered) = entry.try_lock()
+            && self.time.now_ms() < remembered.until
+        {
+            return remembered.delegated.clone();
         }
-        remembered.delegated.clone()
+        // A task of its own: what comes of it is remembered also if nobody waits so long.
+        let this = self.clone();
+        let asked = tokio::spawn(async move {
+            let mut remembered = entry.lock().await;
+            if this.time.now_ms() >= remembered.until {
+                let (answer, _) = this.ask(&host).await;
+                remembered.learn(answer, this.time.now_ms());
+            }
+            remembered.delegated.clone()
+        });
+        asked.await.ok().flatten()
+    }
+
+    /// The server that a host leads to could not be reached: if it could not be asked where that is, it is asked anew next time.
+    pub(crate) fn doubt(&self, host: &str) {
+        let host = host.to_ascii_lowercase();
+        if let Some(entry) = self.hosts.get(&host)
+            && let Ok(mut remembered) = entry.try_lock()
+            && remembered.unasked
+        {
+            remembered.until = 0;
+        }
+    }
+
+    fn entry(&self, host: &str) -> Option<Arc<Mutex<Remembered>>> {
+        self.hosts.get_or_insert_with(host, || Ok::<_, ()>(Arc::default())).ok()
     }
 
     /// Asks a host whatever is remembered, learns from it, and tells in words what it said.
     pub(crate) async fn examine(&self, host: &str) -> (Answer, String) {
         let host = host.to_ascii_lowercase();
         let (answer, words) = self.ask(&host).await;
-        if let Ok(entry) = self.hosts.get_or_insert_with(&host, || Ok::<_, ()>(Arc::default())) {
+        if let Some(entry) = self.entry(&host) {
             entry.lock().await.learn(answer.clone(), self.time.now_ms());
         }
         (answer, words)
@@ -85,6 +119,11 @@ impl WellKnowns {
 
     /// What a host says, and that in words.
     async fn ask(&self, host: &str) -> (Answer, String) {
+        let late = || (Answer::Unknown, format!("{host} did not say within {} s", WHOLE.as_secs()));
+        tokio::time::timeout(WHOLE, self.follow(host)).await.unwrap_or_else(|_| late())
+    }
+
+    async fn follow(&self, host: &str) -> (Answer, String) {
         let Ok(mut uri) = format!("https://{host}/.well-known/matrix/server").parse::<Uri>() else {
             return (Answer::Nothing, "the name makes no URL".to_owned());
         };
@@ -123,14 +162,23 @@ impl Remembered {
                     delegated: Some(server),
                     until: now + lifetime,
                     good_until: now + lifetime.max(DEFAULT_LIFETIME) + DEFAULT_LIFETIME,
-                    failures: 0,
+                    ..Self::default()
                 };
                 return;
             }
-            Answer::Nothing => self.delegated = None,
-            // A server that is down for a while has not moved back.
-            Answer::Unknown if now >= self.good_until => self.delegated = None,
-            Answer::Unknown => {}
+            Answer::Nothing => {
+                self.unasked = false;
+                if now >= *self.silent_since.get_or_insert(now) + AFTERLIFE {
+                    self.delegated = None;
+                }
+            }
+            Answer::Unknown => {
+                self.unasked = true;
+                // A server that is down for a while has not moved back.
+                if now >= self.good_until {
+                    self.delegated = None;
+                }
+            }
         }
         let wait = FIRST_FAILURE << self.failures.min(5);
         self.until = now + wait.min(MAX_FAILURE);
@@ -146,12 +194,21 @@ fn redirected(from: &Uri, headers: &HeaderMap) -> Option<Uri> {
         format!("https:{location}")
     } else if location.starts_with('/') {
         format!("https://{}{location}", from.authority()?)
-    } else {
+    } else if location.is_empty() || has_scheme(location) {
         location.to_owned()
+    } else {
+        // Beside what was asked for.
+        let folder = from.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("https://{}{folder}/{location}", from.authority()?)
     };
     let target: Uri = target.parse().ok()?;
     let leads_to_a_host = target.authority().is_some_and(|to| !to.host().is_empty() && !to.as_str().contains('@'));
     (target.scheme_str() == Some("https") && leads_to_a_host).then_some(target)
+}
+
+fn has_scheme(location: &str) -> bool {
+    let before_path = location.split(['/', '?']).next().unwrap_or_default();
+    before_path.contains(':')
 }
 
 fn read(response: &Response<Bytes>, now: i64) -> Answer {
@@ -276,7 +333,9 @@ mod tests {
             ("//www.example.org/x", Some("https://www.example.org/x")),
             ("http://www.example.org/x", None),
             ("https://user@www.example.org/x", None),
-            ("relative", None),
+            ("relative", Some("https://example.org/.well-known/matrix/relative")),
+            ("../x?y:z", Some("https://example.org/.well-known/matrix/../x?y:z")),
+            ("mailto:x", None),
             ("", None),
         ] {
             let list = headers(&[("location", location)]);
@@ -300,6 +359,22 @@ mod tests {
         remembered.learn(Answer::Unknown, HOUR);
         assert_eq!(remembered.delegated.as_ref(), Some(&server));
         remembered.learn(Answer::Unknown, 3 * DEFAULT_LIFETIME);
+        assert_eq!(remembered.delegated, None);
+    }
+
+    #[test]
+    fn one_bad_answer_ends_no_delegation() {
+        let server = ServerName::parse("matrix.example.org").unwrap();
+        let mut remembered = Remembered::default();
+        remembered.learn(Answer::Delegated(server.clone(), HOUR), 0);
+        remembered.learn(Answer::Nothing, HOUR);
+        assert_eq!((remembered.delegated.as_ref(), remembered.until), (Some(&server), HOUR + FIRST_FAILURE));
+        remembered.learn(Answer::Nothing, HOUR + AFTERLIFE - 1);
+        assert_eq!(remembered.delegated.as_ref(), Some(&server));
+        remembered.learn(Answer::Delegated(server.clone(), HOUR), HOUR + AFTERLIFE);
+        remembered.learn(Answer::Nothing, 2 * HOUR);
+        assert_eq!(remembered.delegated.as_ref(), Some(&server));
+        remembered.learn(Answer::Nothing, 2 * HOUR + AFTERLIFE);
         assert_eq!(remembered.delegated, None);
     }
 

@@ -1,12 +1,14 @@
 //! Server names to servers: every step of the specification, and what comes after each failure.
 
 use hearth_matrix::ruma::ServerName;
-use hearth_remote::{ConnectError, Discovery, HttpClient, HttpError, Limits, Manner, Service};
+use hearth_remote::{
+    ConnectError, Discovery, HttpClient, HttpError, Limits, Manner, Patience, Remote, Service, WantedKey,
+};
 use hearth_store::WallTime;
 use http::Request;
 use http::header::LOCATION;
 
-use crate::harness::{TestServer, World, full, paths, says};
+use crate::harness::{Matrix, TestServer, World, full, paths, says, store};
 
 /// Asks the server of a name, as every request to it does.
 async fn ask(client: &HttpClient, discovery: &Discovery, server: &str) -> Result<String, HttpError> {
@@ -206,4 +208,45 @@ async fn well_known_redirects_are_followed_but_not_for_ever_and_not_to_private_a
     world.names.socket("example.org", 443, front.address).host("internal.example.org", ["127.0.0.2".parse().unwrap()]);
     assert_eq!(Discovery::new(client, WallTime::manual(0)).answering_for(&name).await, "example.org");
     assert_eq!(front.seen().len(), 1);
+}
+
+/// Accepts connections and says nothing.
+async fn black_hole() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_host_that_is_silent_at_443_may_be_a_server_at_8448() {
+    let (world, us, a) = (World::new(), Matrix::new("us.org", 1), Matrix::new("a.org", 2));
+    world.names.socket("a.org", 443, black_hole().await);
+    let server = a.start(&world, a.tells(i64::MAX / 2)).await;
+    let mut config = world.config(&us);
+    config.patience = Patience::default();
+    let time = WallTime::manual(1_700_000_000_000);
+    let remote = Remote::open(config, world.client(), store().await, time).await.unwrap();
+    let wanted = WantedKey { server: a.name.clone(), key_id: "ed25519:1".to_owned(), at: Some(1_700_000_000_000) };
+    let found = remote.keys().find(vec![wanted]).await.unwrap();
+    assert!(found.get(&a.name, "ed25519:1", None).is_some());
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn that_a_host_is_silent_is_learned_also_if_nobody_waits_so_long() {
+    let world = World::new();
+    world.names.socket("a.org", 443, black_hole().await);
+    let discovery = Discovery::new(world.client(), WallTime::manual(0));
+    let name = ServerName::parse("a.org").unwrap();
+    let brief = std::time::Duration::from_millis(10);
+    let begun = std::time::Instant::now();
+    while tokio::time::timeout(brief, discovery.answering_for(&name)).await.is_err() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "it is never learned");
+    }
 }

@@ -1,6 +1,7 @@
 //! Requests to others and from others: signed, checked, and what is learned of a destination.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hearth_matrix::ruma::api::federation::discovery::get_server_version;
@@ -9,6 +10,7 @@ use hearth_matrix::ruma::api::federation::transactions::send_transaction_message
 use hearth_matrix::ruma::{MilliSecondsSinceUnixEpoch, user_id};
 use hearth_remote::{AuthenticateError, Inbound, Limits, Remote, RemoteError, SendOptions, XMatrixError};
 use hearth_store::WallTime;
+use http::Request;
 
 use crate::harness::{Handler, Matrix, Seen, TestServer, World, full, paths, says, store};
 
@@ -156,8 +158,11 @@ async fn a_server_that_fails_is_left_alone_until_it_shows_life() {
     assert_eq!((known.failures, known.failing_since_ts), (1, Some(NOW)));
     assert!(known.last_error.unwrap().contains("no such name"));
 
-    // Its own request to us is a sign of life.
+    // Its own request to us is a sign of life: it is tried again, and what it is known for stays until it answers.
     remote.is_alive(&b.name).await.unwrap();
+    let revived = remote.destination(&b.name).await.unwrap().unwrap();
+    assert_eq!((revived.failures, revived.failing_since_ts, revived.retry_ts), (1, Some(NOW), NOW));
+    assert!(revived.last_error.unwrap().contains("no such name"));
     remote.send(&b.name, version()).await.unwrap();
     let known = remote.destination(&b.name).await.unwrap().unwrap();
     assert_eq!((known.failures, known.last_success_ts, known.last_error), (0, Some(NOW), None));
@@ -205,6 +210,120 @@ async fn time_or_insistence_ends_the_waiting_too() {
     let _server = b.start(&world, says("{}")).await;
     time.advance(10_000);
     remote.send(&b.name, version()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_sends_but_never_answers_is_tried_once_a_minute() {
+    let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+    let time = WallTime::manual(NOW);
+    let server = b.start(&world, paths(|_| Some(full(502, "")))).await;
+    let remote = world.remote(&a, &time).await;
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = told.clone();
+    remote.on_life(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    remote.send(&b.name, version()).await.unwrap_err();
+    // Ten minutes with a request of its own each second.
+    for _ in 0..600 {
+        remote.is_alive(&b.name).await.unwrap();
+        let _ = remote.send(&b.name, version()).await;
+        time.advance(1_000);
+    }
+    assert!((10..=15).contains(&asked(&server)), "{}", asked(&server));
+    assert!(told.load(Ordering::SeqCst) <= 11);
+    let known = remote.destination(&b.name).await.unwrap().unwrap();
+    assert!((10..=15).contains(&known.failures) && known.failing_since_ts == Some(NOW), "{known:?}");
+}
+
+#[tokio::test]
+async fn an_answer_after_failures_is_told() {
+    let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+    let time = WallTime::manual(NOW);
+    let remote = world.remote(&a, &time).await;
+    let told = Arc::new(AtomicUsize::new(0));
+    let counted = told.clone();
+    remote.on_life(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    remote.send(&b.name, version()).await.unwrap_err();
+    let _server = b.start(&world, says("{}")).await;
+    for _ in 0..2 {
+        // The clock stands still.
+        let options = SendOptions { despite_back_off: true, ..SendOptions::default() };
+        remote.send_with(&b.name, version(), options).await.unwrap();
+        assert_eq!(told.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_must_arrive_has_only_if_the_answer_says_so() {
+    let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+    let request = || Request::put("https://matrix.invalid/_matrix/federation/v1/send/1").body("{}".into()).unwrap();
+    // Status, body, whether it fails the server, and what is said of that.
+    let cases = [
+        (404, "<html>", Some("404")),
+        (401, r#"{"errcode":"M_UNAUTHORIZED","error":"who?"}"#, Some("401 Unauthorized M_UNAUTHORIZED: who?")),
+        (200, "<html>", Some("200 OK without a JSON object")),
+        (200, "[]", Some("200 OK without a JSON object")),
+        (204, "", Some("204")),
+        (302, "", Some("302")),
+        (400, "<html>", Some("400")),
+        (400, r#"{"errcode":"M_BAD_JSON","error":"no"}"#, None),
+        (413, "<html>", None),
+    ];
+    for (status, body, failure) in cases {
+        let server = b.start(&world, paths(move |_| Some(full(status, body)))).await;
+        let (time, store) = (WallTime::manual(NOW), store().await);
+        let remote = Remote::open(world.config(&a), world.client(), store, time.clone()).await.unwrap();
+        let mut begun = 0;
+        for _ in 0..60 {
+            match remote.deliver(&b.name, request(), Limits::default()).await {
+                Err(RemoteError::BackingOff { .. }) => {}
+                Err(error) => {
+                    begun += 1;
+                    assert_eq!(error.is_about_content(), failure.is_none(), "{error}");
+                }
+                Ok(_) => panic!("{status} {body} is no success"),
+            }
+            time.advance(60_000);
+        }
+        let known = remote.destination(&b.name).await.unwrap().unwrap_or_default();
+        if let Some(failure) = failure {
+            assert!(begun < 12 && known.failures > 1, "{status}: {begun} times, {known:?}");
+            assert!(known.last_error.as_deref().is_some_and(|error| error.contains(failure)), "{known:?}");
+        } else {
+            assert_eq!((begun, known.failures), (60, 0), "{status}");
+        }
+        drop(server);
+        let _server = b.start(&world, says("{\"pdus\":{}}")).await;
+        time.advance(3_600_000);
+        remote.deliver(&b.name, request(), Limits::default()).await.unwrap();
+        assert_eq!(remote.destination(&b.name).await.unwrap().unwrap().failures, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_could_not_be_asked_for_its_keys_is_let_in_when_it_is_back() {
+    let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+    let time = WallTime::manual(NOW);
+    let b_server = b.start(&world, says("{}")).await;
+    let (from_a, to_b) = (world.remote(&a, &time).await, world.remote(&b, &time).await);
+    from_a.send(&b.name, profile()).await.unwrap();
+    let seen = b_server.seen().pop().unwrap();
+    for _ in 0..6 {
+        assert!(matches!(authenticate(&to_b, &seen).await, Err(AuthenticateError::NoKey(_))));
+        time.advance(700_000);
+    }
+    assert!(matches!(authenticate(&to_b, &seen).await, Err(AuthenticateError::NoKey(_))));
+    // It had moved, too: that could not be found out while it was away.
+    let front = world.server("a.org", says(r#"{"m.server":"matrix.a.org:443"}"#)).await;
+    world.names.socket("a.org", 443, front.address);
+    let back = world.server("matrix.a.org", a.tells(NOW + 10 * DAY)).await;
+    world.names.socket("matrix.a.org", 443, back.address);
+    assert!(matches!(authenticate(&to_b, &seen).await, Err(AuthenticateError::NoKey(_))), "not at once");
+    time.advance(11_000);
+    assert_eq!(authenticate(&to_b, &seen).await.unwrap(), "a.org");
 }
 
 #[tokio::test]
