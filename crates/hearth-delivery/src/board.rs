@@ -205,7 +205,9 @@ impl State {
         let Some(until) = self.waits_until.remove(server) else { return };
         self.waiting.remove(&(until, server.to_owned()));
         metrics::gauge!("hearth_delivery_destinations_waiting").set(self.waiting.len() as f64);
-        self.hand(server, now_ms, |pending| (pending.look, pending.doubtful) = (true, doubtful));
+        self.hand(server, now_ms, |pending| {
+            (pending.look, pending.doubtful, pending.lives) = (true, doubtful, !doubtful);
+        });
     }
 }
 

@@ -5,20 +5,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
-use hearth_remote::{Limits, RemoteError, SendOptions};
+use hearth_remote::{Limits, RemoteError};
 use hearth_store::{Delivered, Noun, StoreError, StringNum};
-use http::{Request, StatusCode, header};
+use http::{Request, header};
 use serde_json::{Value, json};
 
 use crate::Inner;
 use crate::board::PAUSE_AFTER_FAILURE;
 use crate::edus::{self, Pending};
-use crate::transaction::{self, EDUS, Part, Question};
+use crate::transaction::{self, EDUS, PDUS, Part, Question};
 
 /// How long a server may take for a transaction.
 const LIMITS: Limits = Limits { timeout: Duration::from_secs(60), response_bytes: 1024 * 1024 };
 /// Before a server that refused a transaction is asked to take it again.
 const AFTER_REFUSAL_MS: i64 = 60_000;
+/// Users of one presence EDU.
+const PRESENCES: usize = 200;
+
+/// What became of a transaction that got there.
+enum Taken {
+    Whole,
+    Not(RemoteError),
+}
 
 /// Why a task ends before all is sent.
 enum Stop {
@@ -59,21 +67,31 @@ async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {
     let name = server.to_string();
     let noun = || Noun::Name(format!("delivery {name}"));
     let interned = name.clone();
-    let (num, mut delivered) = inner
+    let (num, mut delivered, destination) = inner
         .store
         .write([noun()], move |tx| {
+            let destination = tx.destinations().get(&interned)?.unwrap_or_default();
             let num = tx.intern(&interned)?;
-            Ok((num, tx.deliveries().get(num)?.unwrap_or_default()))
+            Ok((num, tx.deliveries().get(num)?.unwrap_or_default(), destination))
         })
         .await?;
+    if destination.retry_ts > inner.time.now_ms() {
+        return Err(Stop::Later { until_ms: destination.retry_ts });
+    }
+    let mut doubtful = destination.failures > 0;
+    let (mut most, mut bare) = (PDUS, false);
     let mut unnoted = false;
     while let Some(mut pending) = inner.board.next(server) {
+        doubtful = (doubtful || pending.doubtful) && !pending.lives;
         // What was under way at the last stop comes first, by itself.
         pending.look |= delivered.upto.is_some() || delivered.leap.is_some();
         loop {
-            let part = look(inner, num, delivered, &pending).await?;
-            let more = part.more || delivered.upto.is_some();
-            let transaction = transaction_of(inner, &part, &mut pending, delivered.upto.is_some());
+            // Those that may not answer keep nobody else waiting, and nothing is read for them before it is their turn. The
+            // semaphores are never closed.
+            let _place = if doubtful { &inner.trying } else { &inner.sending }.acquire().await;
+            let part = look(inner, num, delivered, &pending, most).await?;
+            let transaction = transaction_of(inner, &part, &mut pending, delivered.upto.is_some(), bare);
+            let more = part.more || delivered.upto.is_some() || pending.has_passing();
             let covers = !part.pdus.is_empty() || !part.edus.is_empty();
             if covers && delivered.upto != part.delivered.upto {
                 // Before it is sent, so that it comes as the same one after a crash. One write for this and for the last one.
@@ -81,8 +99,20 @@ async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {
                 unnoted = false;
             }
             if let Some(transaction) = transaction {
-                send(inner, server, &transaction, pending.doubtful).await?;
-                pending.doubtful = false;
+                match send(inner, server, &transaction).await? {
+                    Taken::Whole => (most, bare) = ((most * 2).min(PDUS), false),
+                    // Something in it is not to its liking: less of it, until it is known what.
+                    Taken::Not(_) if transaction.pdus > 1 || (transaction.pdus == 1 && transaction.edus > 0) => {
+                        (most, bare) = ((transaction.pdus / 2).max(1), transaction.pdus == 1);
+                        delivered.upto = None;
+                        continue;
+                    }
+                    Taken::Not(error) => {
+                        tracing::error!(%server, %error, event = part.pdus.first(), "a server never takes this; it goes without");
+                        bare = false;
+                    }
+                }
+                doubtful = false;
             }
             if covers || part.more || delivered.upto.is_some() {
                 let sent = part.delivered.upto.unwrap_or(delivered.sent);
@@ -103,11 +133,17 @@ async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {
     Ok(())
 }
 
-async fn look(inner: &Inner, server: StringNum, delivered: Delivered, pending: &Pending) -> Result<Part, StoreError> {
+async fn look(
+    inner: &Inner,
+    server: StringNum,
+    delivered: Delivered,
+    pending: &Pending,
+    most: usize,
+) -> Result<Part, StoreError> {
     if !pending.look {
         return Ok(Part { delivered, ..Part::default() });
     }
-    let question = Question { server, delivered, now_ms: inner.time.now_ms() };
+    let question = Question { server, delivered, now_ms: inner.time.now_ms(), most };
     inner.store.read(move |tx| transaction::next(tx, &question)).await
 }
 
@@ -119,18 +155,18 @@ async fn note(inner: &Inner, noun: Noun, server: StringNum, delivered: Delivered
     write.await
 }
 
-/// A transaction with a part of what is lacking, and with as much of the rest as fits.
-fn transaction_of(inner: &Inner, part: &Part, pending: &mut Pending, again: bool) -> Option<Transaction> {
-    let mut edus: Vec<Value> = part.edus.clone();
+/// A transaction with a part of what is lacking, and with as much of the rest as fits; a bare one has events alone.
+fn transaction_of(inner: &Inner, part: &Part, pending: &mut Pending, again: bool, bare: bool) -> Option<Transaction> {
+    let mut edus: Vec<Value> = if bare { Vec::new() } else { part.edus.clone() };
     // One that was sent before stays as it was: who has it already passes over the rest.
-    if !again {
-        edus.extend(pending.take_typing(EDUS.saturating_sub(edus.len() + 1)));
-    }
-    if !again && !pending.presence.is_empty() && edus.len() < EDUS {
-        let seen = inner.presence.of_all(pending.presence.drain());
-        if !seen.is_empty() {
-            edus.push(edus::presence(&seen, inner.time.now_ms()));
+    if !again && !bare {
+        if edus.len() < EDUS {
+            let seen = inner.presence.of_all(pending.take_presence(PRESENCES).into_iter());
+            if !seen.is_empty() {
+                edus.push(edus::presence(&seen, inner.time.now_ms()));
+            }
         }
+        edus.extend(pending.take_typing(EDUS.saturating_sub(edus.len())));
     }
     if part.pdus.is_empty() && edus.is_empty() {
         return None;
@@ -156,29 +192,26 @@ fn passing_id(now_ms: i64) -> String {
     format!("m{now_ms}.{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-async fn send(inner: &Inner, server: &ServerName, transaction: &Transaction, doubtful: bool) -> Result<(), Stop> {
-    // Those that may not answer keep nobody else waiting. The semaphores are never closed.
-    let places = if doubtful { &inner.trying } else { &inner.sending };
-    let _permit = places.acquire().await;
+/// Sends a transaction, and tells whether it was taken.
+async fn send(inner: &Inner, server: &ServerName, transaction: &Transaction) -> Result<Taken, Stop> {
     let id: String = form_urlencoded::byte_serialize(transaction.id.as_bytes()).collect();
     let request = Request::put(format!("https://matrix.invalid/_matrix/federation/v1/send/{id}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(transaction.body.clone());
     let request = request.map_err(|error| StoreError::Damaged(format!("a transaction is no request: {error}")))?;
-    let options = SendOptions { limits: LIMITS, ..SendOptions::default() };
-    let outcome = inner.remote.send_raw(server, request, true, options).await;
+    let outcome = inner.remote.deliver(server, request, LIMITS).await;
     let (outcome, name) = match outcome {
         Ok(answer) => {
             note_refusals(server, answer.body());
             metrics::counter!("hearth_delivery_pdus_total").increment(transaction.pdus as u64);
             metrics::counter!("hearth_delivery_edus_total").increment(transaction.edus as u64);
-            (Ok(()), "arrived")
+            (Ok(Taken::Whole), "arrived")
         }
         Err(RemoteError::Store(error)) => (Err(Stop::Store(error)), "failed"),
         Err(RemoteError::BackingOff { until_ts }) => (Err(Stop::Later { until_ms: until_ts }), "waits"),
-        Err(RemoteError::Refused { status, errcode, message, .. }) if is_final(status) => {
-            tracing::warn!(%server, %status, errcode, message, "a server does not take a transaction; it goes without");
-            (Ok(()), "refused")
+        Err(error) if error.is_about_content() => {
+            tracing::warn!(%server, %error, pdus = transaction.pdus, "a server does not take a transaction");
+            (Ok(Taken::Not(error)), "refused")
         }
         Err(error) => {
             tracing::debug!(%server, %error, "a transaction did not arrive");
@@ -189,11 +222,6 @@ async fn send(inner: &Inner, server: &ServerName, transaction: &Transaction, dou
     };
     metrics::counter!("hearth_delivery_transactions_total", "outcome" => name).increment(1);
     outcome
-}
-
-/// Whether a refusal is about the transaction, and not about who sends it or about the moment.
-fn is_final(status: StatusCode) -> bool {
-    matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY)
 }
 
 fn note_refusals(server: &ServerName, answer: &[u8]) {

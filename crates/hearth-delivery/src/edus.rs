@@ -19,6 +19,8 @@ pub(crate) struct Pending {
     pub(crate) look: bool,
     /// It did not answer when it was tried last.
     pub(crate) doubtful: bool,
+    /// It has shown life since.
+    pub(crate) lives: bool,
     /// Who types, or types no more.
     typing: FxHashMap<(OwnedRoomId, OwnedUserId), bool>,
     /// Whose presence changed.
@@ -27,7 +29,12 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.look && self.typing.is_empty() && self.presence.is_empty()
+        !self.look && !self.has_passing()
+    }
+
+    /// Whether there is something that no position tells of.
+    pub(crate) fn has_passing(&self) -> bool {
+        !self.typing.is_empty() || !self.presence.is_empty()
     }
 
     pub(crate) fn typing(&mut self, room_id: &RoomId, user: &UserId, typing: bool) {
@@ -46,6 +53,15 @@ impl Pending {
             }))
         };
         keys.into_iter().filter_map(notice).collect()
+    }
+
+    /// Users whose presence changed, at most `most`; the others stay.
+    pub(crate) fn take_presence(&mut self, most: usize) -> Vec<UserNum> {
+        let users: Vec<UserNum> = self.presence.iter().take(most).copied().collect();
+        for user in &users {
+            self.presence.remove(user);
+        }
+        users
     }
 }
 
@@ -68,12 +84,17 @@ pub(crate) fn presence(seen: &[Seen], now_ms: i64) -> Value {
     json!({ "edu_type": "m.presence", "content": { "push": seen.iter().map(one).collect::<Vec<_>>() } })
 }
 
-/// Receipts as EDUs. A user has one unthreaded receipt and one per thread in a room, but one place for it in an EDU: those that
-/// don't fit go into the next.
-pub(crate) fn receipts(tx: &mut Tx<'_>, receipts: &[OutboundReceipt]) -> Result<Vec<Value>, StoreError> {
+/// Receipts as at most so many EDUs, and how many of them found a place. A user has one unthreaded receipt and one per thread in a
+/// room, but one place for it in an EDU: those that don't fit go into the next.
+pub(crate) fn receipts(
+    tx: &mut Tx<'_>,
+    receipts: &[OutboundReceipt],
+    most: usize,
+) -> Result<(Vec<Value>, usize), StoreError> {
     /// By room and user.
     type Content = BTreeMap<String, BTreeMap<String, Value>>;
     let mut edus: Vec<Content> = Vec::new();
+    let mut told = 0;
     for receipt in receipts {
         let room_id = tx.rooms().by_num(receipt.room)?.room_id.to_string();
         let user = tx.string(receipt.user)?.to_string();
@@ -85,17 +106,19 @@ pub(crate) fn receipts(tx: &mut Tx<'_>, receipts: &[OutboundReceipt]) -> Result<
         let is_free = |content: &Content| content.get(&room_id).is_none_or(|users| !users.contains_key(&user));
         let at = match edus.iter().position(is_free) {
             Some(at) => at,
+            None if edus.len() >= most => break,
             None => {
                 edus.push(Content::new());
                 edus.len() - 1
             }
         };
         edus[at].entry(room_id).or_default().insert(user, value);
+        told += 1;
     }
     let edu = |content: Content| {
         let rooms: BTreeMap<String, Value> =
             content.into_iter().map(|(room, users)| (room, json!({ "m.read": users }))).collect();
         json!({ "edu_type": "m.receipt", "content": rooms })
     };
-    Ok(edus.into_iter().map(edu).collect())
+    Ok((edus.into_iter().map(edu).collect(), told))
 }

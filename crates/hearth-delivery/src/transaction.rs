@@ -14,6 +14,8 @@ pub(crate) const PDUS: usize = 50;
 pub(crate) const EDUS: usize = 100;
 /// Receipts of a transaction: they become few EDUs.
 const RECEIPTS: i64 = 500;
+/// Receipts that are looked at for them.
+const LOOKED_AT: i64 = 10_000;
 /// Bytes of the events of a transaction: what stands before many servers takes no more than a mebibyte.
 const BYTES: usize = 800 * 1024;
 /// A server that lacks more than this, and for longer than an hour, gets the newest of each room only.
@@ -25,6 +27,8 @@ pub(crate) struct Question {
     pub(crate) server: StringNum,
     pub(crate) delivered: Delivered,
     pub(crate) now_ms: i64,
+    /// So many events at most.
+    pub(crate) most: usize,
 }
 
 /// A part of what a server lacks.
@@ -45,7 +49,9 @@ type Lacking = (Position, EventNum, RoomNum);
 
 /// The next part of what a server lacks. With `delivered.upto` it is the one that was under way.
 pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreError> {
-    let Question { server, delivered, .. } = *question;
+    let Question { server, delivered, most, .. } = *question;
+    let again = delivered.upto.is_some();
+    let most = if again { PDUS } else { most };
     let now = tx.position()?;
     let end = delivered.upto.unwrap_or(now);
     let rooms = tx.deliveries().rooms_with_work(server, delivered.sent)?;
@@ -56,7 +62,7 @@ pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreEr
     };
     // Whether it is far behind is asked only of those whose oldest event is old.
     if leap.is_none()
-        && delivered.upto.is_none()
+        && !again
         && lacking.len() > PDUS
         && is_old(tx, &lacking, question.now_ms)?
         && all(tx, server, &rooms, delivered.sent, end, MANY as i64 + 1)?.len() > MANY
@@ -71,26 +77,54 @@ pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreEr
     }
     lacking.sort_unstable();
     lacking.retain(|(position, ..)| *position <= end);
-    let mut more = lacking.len() > PDUS;
-    lacking.truncate(PDUS);
-    let pdus = texts(tx, &mut lacking, &mut more, delivered.upto.is_some())?;
+    let mut more = lacking.len() > most;
+    lacking.truncate(most);
+    let mut pdus = texts(tx, &mut lacking, &mut more, again)?;
     let mut upto = match lacking.last() {
         Some((position, ..)) if more => *position,
-        _ => leap.filter(|_| delivered.upto.is_none()).unwrap_or(end),
+        _ => leap.filter(|_| !again).unwrap_or(end),
     };
-    let receipts = tx.deliveries().receipts(server, delivered.sent, upto, RECEIPTS)?;
-    if receipts.len() as i64 == RECEIPTS
-        && lacking.is_empty()
-        && delivered.upto.is_none()
-        && let Some(last) = receipts.last()
-    {
-        // Beside events all that fit go along; the others are old by then.
-        (upto, more) = (last.position, true);
+    let mut edus = Vec::new();
+    // Receipts of long ago tell little to who was away for long.
+    if leap.is_none() {
+        let receipts = receipts(tx, server, delivered.sent, upto, again)?;
+        edus = receipts.edus;
+        if let Some(reach) = receipts.reach.filter(|_| !again) {
+            // What lies behind the last one that fits comes with the next part.
+            (upto, more) = (reach, true);
+            pdus.retain(|(position, _)| *position <= reach);
+        }
     }
-    let mut edus = edus::receipts(tx, &receipts)?;
-    edus.truncate(EDUS);
     let more = more || leap.is_some_and(|target| upto < target);
+    let pdus = pdus.into_iter().map(|(_, text)| text).collect();
     Ok(Part { delivered: Delivered { sent: delivered.sent, upto: Some(upto), leap }, pdus, edus, more })
+}
+
+/// Receipts as EDUs.
+struct Receipts {
+    edus: Vec<Value>,
+    /// Up to where they are all there are; without, to the end.
+    reach: Option<Position>,
+}
+
+fn receipts(
+    tx: &mut Tx<'_>,
+    server: StringNum,
+    after: Position,
+    upto: Position,
+    again: bool,
+) -> Result<Receipts, StoreError> {
+    // Those of other rooms are looked at, too: what a server that is away for long costs is bounded.
+    let far = tx.deliveries().nth_receipt(after, LOOKED_AT)?.filter(|far| *far < upto && !again);
+    let found = tx.deliveries().receipts(server, after, far.unwrap_or(upto), RECEIPTS + 1)?;
+    let fitting = found.get(..RECEIPTS as usize).unwrap_or(&found);
+    let (edus, told) = edus::receipts(tx, fitting, EDUS)?;
+    let reach = match found.get(told) {
+        // It moves on in any case.
+        Some(left) => Some(Position(left.position.0 - 1).max(Position(after.0 + 1))),
+        None => far,
+    };
+    Ok(Receipts { edus, reach })
 }
 
 /// All that a server gets of these rooms, as far as it can matter.
@@ -146,10 +180,15 @@ fn is_old(tx: &mut Tx<'_>, lacking: &[Lacking], now_ms: i64) -> Result<bool, Sto
 
 /// Events as servers exchange them; of what was redacted meanwhile only that, and nothing of what is gone. As many as fit; `whole`
 /// if it must be all.
-fn texts(tx: &mut Tx<'_>, lacking: &mut Vec<Lacking>, more: &mut bool, whole: bool) -> Result<Vec<String>, StoreError> {
+fn texts(
+    tx: &mut Tx<'_>,
+    lacking: &mut Vec<Lacking>,
+    more: &mut bool,
+    whole: bool,
+) -> Result<Vec<(Position, String)>, StoreError> {
     let mut texts = Vec::with_capacity(lacking.len());
     let mut bytes = 0;
-    for (n, (_, event, room)) in lacking.iter().enumerate() {
+    for (n, (position, event, room)) in lacking.iter().enumerate() {
         let room = tx.rooms().by_num(*room)?;
         let Some(pdu) = tx.events().pdus(&room, &[*event])?.pop() else { continue };
         let redacted = tx.events().row(*event)?.is_some_and(|row| row.redacted_by.is_some());
@@ -163,7 +202,7 @@ fn texts(tx: &mut Tx<'_>, lacking: &mut Vec<Lacking>, more: &mut bool, whole: bo
             *more = true;
             break;
         }
-        texts.push(text);
+        texts.push((*position, text));
     }
     Ok(texts)
 }

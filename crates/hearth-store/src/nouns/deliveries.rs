@@ -188,6 +188,15 @@ impl Deliveries<'_, '_> {
             .exec("DELETE FROM deliveries_aside WHERE server = $1 AND position <= $2", &[server.into(), upto.0.into()])
     }
 
+    /// Where the `n`-th receipt of our users after a position stands, whatever its room.
+    pub fn nth_receipt(&mut self, after: Position, n: i64) -> Result<Option<Position>, StoreError> {
+        self.tx.one(
+            "SELECT position FROM receipts WHERE outbound = 1 AND position > $1 ORDER BY position LIMIT 1 OFFSET $2",
+            &[after.0.into(), (n - 1).into()],
+            |row| Ok(Position(row.int(0)?)),
+        )
+    }
+
     /// Receipts of our users in rooms that a server is in, which changed in `after < position <= upto`, oldest first, at most
     /// `limit`.
     pub fn receipts(

@@ -331,3 +331,37 @@ async fn a_room_with_a_long_past_is_no_hindrance() {
     arrives(&bob, &room, &event_id).await;
     until("all messages are there", async || bodies(&bob, &room).await.len() >= 990).await;
 }
+
+#[tokio::test]
+async fn more_who_type_than_a_transaction_holds_arrive_all() {
+    let federation = Federation::start(2).await;
+    let alice = federation.servers[0].user("alice").await;
+    let room = public_room(&alice).await;
+    let mut writers = Vec::new();
+    for n in 0..120 {
+        let user = federation.servers[1].user(&format!("u{n}")).await;
+        must_join_via(&user, &room, &federation.name(0)).await;
+        writers.push(user.user_id.clone());
+    }
+    until_member(&alice, &room, &writers[119], "join").await;
+    let doors = federation.servers[1].running().doors();
+    let (room_id, names) = (room.as_str().try_into().expect("a room id"), writers.clone());
+    let room_id: hearth_matrix::ruma::OwnedRoomId = room_id;
+    let found = doors.store.read(move |tx| {
+        let room = tx.rooms().by_id(&room_id)?.expect("the room is known").num;
+        let users = names.iter().map(|name| Ok(tx.string_num(name)?.expect("the user is known")));
+        Ok((room, users.collect::<Result<Vec<_>, hearth_store::StoreError>>()?))
+    });
+    let (room_num, users) = found.await.expect("the store answers");
+    for (user, name) in users.into_iter().zip(&writers) {
+        let name = name.as_str().try_into().expect("a user id");
+        doors.rooms.typing().set(room_num, user, name, Some(std::time::Duration::from_secs(120)));
+    }
+    until("all are seen to type", async || {
+        let answer = sync(&alice, None).await;
+        let ephemeral = answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array().cloned().unwrap_or_default();
+        let typing = ephemeral.iter().find(|event| event["type"] == "m.typing");
+        typing.is_some_and(|event| event["content"]["user_ids"].as_array().is_some_and(|users| users.len() == 120))
+    })
+    .await;
+}

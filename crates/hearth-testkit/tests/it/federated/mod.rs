@@ -3,6 +3,7 @@
 mod delivery;
 mod doors;
 mod fuzz;
+mod hostile;
 mod invites;
 mod joins;
 mod keys;

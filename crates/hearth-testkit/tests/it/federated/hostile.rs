@@ -1,0 +1,116 @@
+//! Servers that send what makes others stumble: what they do to us goes no further.
+
+use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, RoomId, RoomVersionId, ServerName, UserId};
+use hearth_matrix::{Draft, Place, SigningKey, seal};
+use hearth_testkit::{Federation, json, on_each_backend_together};
+
+use super::*;
+
+fn key() -> SigningKey {
+    SigningKey::from_seed([7; 32], "known").expect("a key")
+}
+
+/// An event made from a template of another server, of somebody at the server that signs with [`key`].
+fn made_from(template: &Value, content: CanonicalJsonObject) -> hearth_matrix::Pdu {
+    let event = &template["event"];
+    let text = |field: &str| event[field].as_str().expect("a string").to_owned();
+    let ids = |field: &str| {
+        let all = event[field].as_array().expect("a list").iter();
+        all.map(|id| id.as_str().expect("an id").try_into().expect("an id")).collect::<Vec<_>>()
+    };
+    let (room_id, sender) = (text("room_id"), text("sender"));
+    let sender = <&UserId>::try_from(sender.as_str()).expect("a user id");
+    let place = Place {
+        room_id: Some(<&RoomId>::try_from(room_id.as_str()).expect("a room id")),
+        sender,
+        prev_events: &ids("prev_events"),
+        auth_events: &ids("auth_events"),
+        depth: event["depth"].as_u64().expect("a depth"),
+        origin_server_ts: event["origin_server_ts"].as_i64().expect("a time"),
+        server_name: sender.server_name(),
+        v1: None,
+    };
+    let draft = Draft { kind: text("type"), state_key: Some(sender.to_string()), content, redacts: None };
+    seal(draft, &place, &key(), hearth_matrix::rules(&RoomVersionId::V11).expect("rules")).expect("an event")
+}
+
+fn nested(depth: usize) -> CanonicalJsonValue {
+    (0..depth).fold(CanonicalJsonValue::Null, |inner, _| CanonicalJsonValue::Array(vec![inner]))
+}
+
+// endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
+#[tokio::test]
+async fn a_deeply_nested_event_stops_nothing() {
+    on_each_backend_together(3, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": "11" })).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+
+        let carol = format!("@carol:{}", federation.name(2));
+        federation.servers[2].running().doors().remote.sign_with(key()).await.expect("the store answers");
+        let path = format!("/_matrix/federation/v1/make_join/{}/{}?ver=11", encoded(&room), encoded(&carol));
+        let (status, template) = ask(&federation, 2, 0, "GET", &path, None).await;
+        assert_eq!(status, 200, "{template}");
+        let content = CanonicalJsonObject::from([
+            ("membership".to_owned(), CanonicalJsonValue::String("join".to_owned())),
+            ("deep".to_owned(), nested(124)),
+        ]);
+        let join = made_from(&template, content);
+        let path = format!("/_matrix/federation/v2/send_join/{}/{}", encoded(&room), encoded(join.event_id.as_str()));
+        let body = serde_json::from_str(&join.json).expect("JSON");
+        let (status, answer) = ask(&federation, 2, 0, "PUT", &path, Some(body)).await;
+        assert_eq!(status, 200, "{answer}");
+        let said = send(&alice, &room, "still here").await;
+        arrives(&bob, &room, &said).await;
+        until("the third is in", async || membership(&bob, &room, &carol).await == "join").await;
+    })
+    .await;
+}
+
+/// What a server may not build as a value: a transaction as text, signed by one server for another.
+async fn transaction_of_text(federation: &Federation, from: usize, to: usize, txn: &str, body: String) -> (u16, Value) {
+    let name = ServerName::parse(federation.name(to)).expect("a server name");
+    let request = Request::put(format!("https://matrix.invalid/_matrix/federation/v1/send/{txn}"))
+        .header("content-type", "application/json")
+        .body(body.into())
+        .expect("a request");
+    let remote = &federation.servers[from].running().doors().remote;
+    match remote.send_raw(&name, request, true, Default::default()).await {
+        Ok(answer) => (answer.status().as_u16(), serde_json::from_slice(answer.body()).expect("JSON")),
+        Err(hearth_remote::RemoteError::Refused { status, body, .. }) => {
+            (status.as_u16(), serde_json::from_slice(&body).unwrap_or_default())
+        }
+        Err(error) => panic!("no answer: {error}"),
+    }
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn what_is_too_deep_or_unknown_in_a_large_transaction_keeps_nothing_else_out() {
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    federation.links[0].cut();
+    let said = send(&bob, &room, "hello").await;
+    let good = pdu(&federation, 1, &room, &said).await.to_string();
+    federation.links[0].heal();
+    federation.time.advance(3_600_000);
+    let deep = good.replace("\"hello\"", &format!("{}1{}", "[".repeat(200), "]".repeat(200)));
+    assert_ne!(deep, good);
+    // As much as a server may send: fifty events and ninety EDUs of 60 KiB each.
+    let large = |kind: &str| format!(r#"{{"{kind}":"x","content":{{"x":"{}"}}}}"#, "x".repeat(60 * 1024));
+    let mut pdus = vec![deep, good];
+    pdus.resize(50, large("type"));
+    let edus = vec![large("edu_type"); 90];
+    let body = format!(
+        r#"{{"origin":"{}","origin_server_ts":1,"pdus":[{}],"edus":[{}]}}"#,
+        federation.name(1),
+        pdus.join(","),
+        edus.join(",")
+    );
+    assert!(body.len() > 8 * 1024 * 1024);
+    let (status, answer) = transaction_of_text(&federation, 1, 0, "large", body).await;
+    assert_eq!((status, &answer["pdus"][&said]), (200, &json!({})), "{answer}");
+    arrives(&alice, &room, &said).await;
+}
