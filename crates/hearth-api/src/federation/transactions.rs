@@ -24,6 +24,8 @@ use crate::{ApiError, Doors};
 const PDUS: usize = 50;
 /// EDUs of a transaction.
 const EDUS: usize = 100;
+/// Largest body: nothing bounds what an EDU holds, and Synapse lets each have as much as an event, 64 KiB, and then some.
+const BODY_SIZE_BYTES: usize = 13 * 1024 * 1024;
 /// Transactions whose answers are remembered.
 const REMEMBERED: usize = 2_000;
 /// Receipts of one EDU that are looked at.
@@ -46,7 +48,7 @@ impl Default for Transactions {
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    super::signed(send)
+    super::signed(send).into_iter().map(|route| route.body_size_bytes(BODY_SIZE_BYTES)).collect()
 }
 
 /// `PUT /_matrix/federation/v1/send/{txnId}`
