@@ -33,7 +33,7 @@ pub(crate) const TARGET_TIMEOUT: Duration = Duration::from_secs(10);
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// So many addresses of a host are tried.
 pub(crate) const MOST_ADDRESSES: usize = 8;
-/// So many connections may be in the making at once.
+/// So many connections may be in the making at once, in each manner: silent servers keep no web page waiting, nor the reverse.
 const MOST_CONNECTING: usize = 512;
 const FEDERATION_PORT: u16 = 8448;
 
@@ -81,7 +81,7 @@ pub(crate) struct Shared {
     names: Arc<dyn Names>,
     pub(crate) filter: AddressFilter,
     tls: TlsConnector,
-    connecting: Semaphore,
+    connecting: [Semaphore; 2],
 }
 
 /// A place where a host is looked for.
@@ -99,7 +99,7 @@ pub(crate) struct Targets {
 
 impl Connector {
     pub(crate) fn new(names: Arc<dyn Names>, filter: AddressFilter, tls: Arc<ClientConfig>) -> Self {
-        let connecting = Semaphore::new(MOST_CONNECTING);
+        let connecting = [(); 2].map(|()| Semaphore::new(MOST_CONNECTING));
         let shared = Shared { names, filter, tls: TlsConnector::from(tls), connecting };
         Self { shared: Arc::new(shared), manner: Manner::Web }
     }
@@ -115,7 +115,12 @@ impl Connector {
 
 impl Shared {
     async fn connect(&self, manner: Manner, uri: Uri) -> Result<Socket, ConnectError> {
-        let _turn = self.connecting.acquire().await.map_err(|_| ConnectError::NoHost)?;
+        let [web, federation] = &self.connecting;
+        let turns = match manner {
+            Manner::Web => web,
+            Manner::Federation => federation,
+        };
+        let _turn = turns.acquire().await.map_err(|_| ConnectError::NoHost)?;
         let host = Host::parse(uri.host().ok_or(ConnectError::NoHost)?);
         let secure = uri.scheme_str() != Some("http");
         let targets = self.targets(manner, &host, uri.port_u16(), secure).await?.list;

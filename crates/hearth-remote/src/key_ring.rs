@@ -5,6 +5,7 @@
 //! Spec: server-server API, "Retrieving server keys"; room versions 5 and later, "Signing key validity period".
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -20,8 +21,15 @@ use crate::key_sources::KeySources;
 
 /// Servers whose keys are kept in memory, and servers that did not answer.
 const MOST_SERVERS: usize = 20_000;
-/// So many servers are asked at once.
+/// So many servers are asked at once for those who need them, and for those who ask us.
 const MOST_AT_ONCE: usize = 256;
+const MOST_FOR_OTHERS: usize = 32;
+/// So many are asked or wait for that: of the events of a large room, to let somebody in, and for others.
+const MOST_UNDER_WAY: [usize; 3] = [20_000, 1_000, 200];
+/// Notaries are not asked so soon about a server of which they knew nothing.
+const CALM_AFTER_NOTARIES: i64 = 60_000;
+/// Whoever wants the keys of many servers waits for so many rounds of them.
+const MOST_ROUNDS: u32 = 10;
 /// A server that has answered is not asked again so soon, whatever is missing.
 const CALM_AFTER_ANSWER: i64 = 30_000;
 /// For whoever needs a key to let somebody in, it is asked this soon, however often it failed: it is there, for it sends.
@@ -84,8 +92,16 @@ struct Ring {
     patience: Patience,
     known: Cache<OwnedServerName, Arc<Vec<ServerKey>>>,
     asked: Cache<OwnedServerName, Asked>,
+    /// Servers of which notaries knew nothing, with when that was.
+    unknown_to_notaries: Cache<OwnedServerName, i64>,
     under_way: Mutex<HashMap<OwnedServerName, Shared<BoxFuture<'static, ()>>>>,
+    lanes: [Lane; 3],
+}
+
+/// Each kind of want has turns of its own, and room for so many.
+struct Lane {
     turns: Semaphore,
+    under_way: AtomicUsize,
 }
 
 #[derive(Clone, Copy)]
@@ -123,8 +139,10 @@ impl KeyRing {
             patience,
             known: Cache::new(MOST_SERVERS),
             asked: Cache::new(MOST_SERVERS),
+            unknown_to_notaries: Cache::new(MOST_SERVERS),
             under_way: Mutex::default(),
-            turns: Semaphore::new(MOST_AT_ONCE),
+            lanes: [MOST_AT_ONCE, MOST_AT_ONCE, MOST_FOR_OTHERS]
+                .map(|most| Lane { turns: Semaphore::new(most), under_way: AtomicUsize::new(0) }),
         }))
     }
 
@@ -158,6 +176,11 @@ impl KeyRing {
             self.ask(whom, missing, &mut found, ring.sources.has_notaries()).await;
         }
         Ok(found)
+    }
+
+    /// How many servers are asked, or are to be asked.
+    pub fn under_way(&self) -> usize {
+        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// A key that is in memory, without asking anybody for it.
@@ -228,6 +251,10 @@ impl KeyRing {
     async fn ask(&self, whom: For, mut missing: Vec<WantedKey>, found: &mut FoundKeys, through_notaries: bool) {
         let ring = &self.0;
         let servers: BTreeSet<OwnedServerName> = missing.iter().map(|wanted| wanted.server.clone()).collect();
+        let rounds = match whom {
+            For::Events => u32::try_from(servers.len() / MOST_AT_ONCE).map_or(MOST_ROUNDS, |more| more + 1),
+            For::Entry | For::Others => 1,
+        };
         let mut answers: FuturesUnordered<_> = servers
             .into_iter()
             .filter_map(|server| self.ask_server(whom, &server).map(|answer| answer.map(move |()| server)))
@@ -235,7 +262,7 @@ impl KeyRing {
         let mut notaries = std::pin::pin!(futures_util::future::OptionFuture::from(None));
         let mut notaries_asked = !through_notaries;
         let mut notaries_done = notaries_asked;
-        let whole = tokio::time::sleep(ring.patience.whole);
+        let whole = tokio::time::sleep(ring.patience.whole * rounds.min(MOST_ROUNDS));
         let before_notaries = tokio::time::sleep(ring.patience.before_notaries);
         tokio::pin!(whole, before_notaries);
         loop {
@@ -288,18 +315,23 @@ impl KeyRing {
         if ring.asked.get(server).is_some_and(|asked| now < not_before(asked)) {
             return None;
         }
+        let lane = &ring.lanes[whom as usize];
+        if lane.under_way.load(Ordering::Relaxed) >= MOST_UNDER_WAY[whom as usize] {
+            return None;
+        }
+        lane.under_way.fetch_add(1, Ordering::Relaxed);
         // However the task ends, it does not stay under way.
-        let under = UnderWay(self.clone(), server.clone());
+        let under = UnderWay { ring: self.clone(), server: server.clone(), whom };
         // A task of its own: it goes on when those who wait have lost their patience, and the next ones profit.
-        let task = tokio::spawn(async move { under.0.hear(&under.1).await });
+        let task = tokio::spawn(async move { under.ring.hear(under.whom, &under.server).await });
         let answer = task.map(|_| ()).boxed().shared();
         under_way.insert(server.clone(), answer.clone());
         Some(answer)
     }
 
-    async fn hear(&self, server: &OwnedServerName) {
+    async fn hear(&self, whom: For, server: &OwnedServerName) {
         let ring = &self.0;
-        let Ok(_turn) = ring.turns.acquire().await else { return };
+        let Ok(_turn) = ring.lanes[whom as usize].turns.acquire().await else { return };
         let heard = ring.sources.ask_itself(server).await;
         let now = ring.time.now_ms();
         let failures = match heard {
@@ -331,7 +363,11 @@ impl KeyRing {
     async fn ask_notaries(&self, missing: Vec<WantedKey>) -> Vec<OwnedServerName> {
         let mut by_server: BTreeMap<OwnedServerName, BTreeMap<String, i64>> = BTreeMap::new();
         let now = self.0.time.now_ms();
+        let unknown = &self.0.unknown_to_notaries;
         for wanted in missing {
+            if unknown.get(&wanted.server).is_some_and(|since| now < since + CALM_AFTER_NOTARIES) {
+                continue;
+            }
             let keys = by_server.entry(wanted.server).or_default();
             if !wanted.key_id.is_empty() {
                 let at = wanted.at.unwrap_or(0).min(now);
@@ -339,10 +375,15 @@ impl KeyRing {
                 *until = at.max(*until);
             }
         }
+        let mut vain: BTreeSet<OwnedServerName> = by_server.keys().cloned().collect();
         let mut learned = Vec::new();
         for (told, json) in self.0.sources.ask_notaries(self, by_server).await {
             self.learn(&told, json, false).await;
+            vain.remove(&told.server);
             learned.push(told.server);
+        }
+        for server in vain {
+            unknown.insert(server, now);
         }
         learned
     }
@@ -366,11 +407,17 @@ impl KeyRing {
 }
 
 /// A server that is being asked.
-struct UnderWay(KeyRing, OwnedServerName);
+struct UnderWay {
+    ring: KeyRing,
+    server: OwnedServerName,
+    whom: For,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        let ring = &self.ring.0;
+        ring.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.server);
+        ring.lanes[self.whom as usize].under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -32,7 +32,7 @@ pub use connector::ConnectError;
 pub use diagnosis::{Step, Verdict};
 pub use discovery::Discovery;
 pub use http_client::{Arriving, HttpClient, HttpError, Limits, Manner};
-pub use inbound::{AuthenticateError, Inbound};
+pub use inbound::{AuthenticateError, Claim, Inbound};
 pub use key_ring::{FoundKeys, KeyRing, Patience, WantedKey};
 pub use key_sources::Notary;
 pub use names::{FixedNames, NameError, Names, Service, SystemNames};

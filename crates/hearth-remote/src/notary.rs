@@ -12,8 +12,10 @@ use crate::remote::Inner;
 
 /// Our keys are good for so long after somebody asked.
 const OWN_VALIDITY: i64 = 24 * 3_600_000;
-/// We answer about so many servers at once.
-const MOST_SERVERS: usize = 100;
+/// We answer about so many servers at once,
+const MOST_SERVERS: usize = 2_000;
+/// and ask so many of them anew for it.
+const MOST_ASKED: usize = 100;
 
 impl Remote {
     /// Our own keys, signed: what `/_matrix/key/v2/server` answers.
@@ -45,12 +47,13 @@ impl Remote {
             .filter(|(server, until)| {
                 *server != server_name
                     && known.get(server.as_str()).is_none_or(|document| {
-                        // An answer serves for half of its life.
-                        let half = (document.valid_until_ts - document.fetched_ts) / 2;
-                        document.valid_until_ts < **until || document.fetched_ts + half <= now
+                        // An answer serves for half of its life. What it says of that is a stranger's.
+                        let half = document.valid_until_ts.saturating_sub(document.fetched_ts).max(0) / 2;
+                        document.valid_until_ts < **until || document.fetched_ts.saturating_add(half) <= now
                     })
             })
             .map(|(server, _)| server.clone())
+            .take(MOST_ASKED)
             .collect();
         if !stale.is_empty() {
             keys.refresh(stale).await;

@@ -16,6 +16,7 @@ use http::{Request, Response, StatusCode, Uri};
 use quick_cache::sync::Cache;
 
 use crate::http_client::gather;
+use crate::inbound::Strangers;
 use crate::key_ring::server_noun;
 use crate::key_sources::KeySources;
 use crate::{
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     alive: Cache<OwnedServerName, i64>,
     /// Servers that failed before and have shown life, with when.
     revived: Cache<OwnedServerName, i64>,
+    pub(crate) strangers: Strangers,
     on_life: OnceLock<OnLife>,
 }
 
@@ -239,6 +241,7 @@ impl Remote {
             time,
             alive,
             revived,
+            strangers: Strangers::default(),
             on_life: OnceLock::new(),
         })))
     }

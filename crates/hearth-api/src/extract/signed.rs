@@ -9,7 +9,11 @@ use hearth_remote::{AuthenticateError, Inbound};
 use http::StatusCode;
 
 use super::{body, matrix};
+use crate::threshold::Record;
 use crate::{ApiError, Doors};
+
+/// When an address from which too many unknown servers come may come again.
+const RETRY_AFTER_MS: u64 = 10_000;
 
 /// A decoded request and its sender. As the last argument of a handler: the signature covers the body.
 #[derive(Clone, Debug)]
@@ -28,12 +32,15 @@ impl<T: IncomingRequest> FromRequest<Doors> for Signed<T> {
         let path = RawPathParams::from_request_parts(&mut parts, &())
             .await
             .map_err(|_| ApiError::invalid_param("The path is not UTF-8"))?;
+        // Who says nothing of himself that can be believed is not heard out.
+        doors.remote.claim(&parts.headers).map_err(refuse)?;
         let body = body::read(&parts.headers, &parts.extensions, body).await?;
         let inbound = Inbound {
             method: parts.method.as_str(),
             uri: parts.uri.path_and_query().map_or("/", |uri| uri.as_str()),
             headers: &parts.headers,
             body: &body,
+            address: Record::of(&parts.extensions).map(|record| record.client),
         };
         let origin = doors.remote.authenticate(inbound).await.map_err(refuse)?;
         if body::is_list(&body) {
@@ -48,6 +55,7 @@ fn refuse(error: AuthenticateError) -> ApiError {
     match error {
         AuthenticateError::Store(cause) => ApiError::internal(cause),
         AuthenticateError::Forbidden(_) => ApiError::forbidden(error.to_string()),
+        AuthenticateError::TooMany => ApiError::limit_exceeded(RETRY_AFTER_MS),
         AuthenticateError::NotJson => ApiError::not_json("The body is not JSON"),
         AuthenticateError::Header(_)
         | AuthenticateError::OtherDestination

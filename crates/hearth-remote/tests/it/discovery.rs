@@ -8,7 +8,7 @@ use hearth_store::WallTime;
 use http::Request;
 use http::header::LOCATION;
 
-use crate::harness::{Matrix, TestServer, World, full, paths, says, store};
+use crate::harness::{Matrix, TestServer, World, black_hole, full, paths, says, store};
 
 /// Asks the server of a name, as every request to it does.
 async fn ask(client: &HttpClient, discovery: &Discovery, server: &str) -> Result<String, HttpError> {
@@ -208,19 +208,6 @@ async fn well_known_redirects_are_followed_but_not_for_ever_and_not_to_private_a
     world.names.socket("example.org", 443, front.address).host("internal.example.org", ["127.0.0.2".parse().unwrap()]);
     assert_eq!(Discovery::new(client, WallTime::manual(0)).answering_for(&name).await, "example.org");
     assert_eq!(front.seen().len(), 1);
-}
-
-/// Accepts connections and says nothing.
-async fn black_hole() -> std::net::SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let mut kept = Vec::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            kept.push(stream);
-        }
-    });
-    address
 }
 
 #[tokio::test]

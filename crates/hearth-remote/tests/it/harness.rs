@@ -175,6 +175,19 @@ pub fn says(body: &'static str) -> Handler {
     paths(move |_| Some(full(200, body)))
 }
 
+/// Accepts connections and says nothing.
+pub async fn black_hole() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            kept.push(stream);
+        }
+    });
+    address
+}
+
 /// A server that has keys and tells them.
 pub struct Matrix {
     pub name: OwnedServerName,

@@ -243,3 +243,47 @@ async fn a_server_with_which_we_do_not_talk_is_not_asked() {
     assert!(!has(&remote, &a, None).await);
     assert!(server.seen().is_empty());
 }
+
+#[tokio::test]
+async fn a_notary_answers_about_many_and_survives_what_they_say() {
+    let (world, us) = (World::new(), Matrix::new("us.org", 1));
+    let time = WallTime::manual(NOW);
+    // The last of very many names.
+    let a = Matrix::new("zz.org", 2);
+    let server = a.start(&world, a.tells(NOW + DAY)).await;
+    let remote = world.remote(&us, &time).await;
+    let about = |server: &Matrix| BTreeMap::from([(server.name.clone(), 0)]);
+    assert_eq!(remote.vouch(about(&a)).await.unwrap().len(), 1);
+    let mut many = about(&a);
+    many.extend((0..300).map(|n| (ServerName::parse(format!("n{n}.org")).unwrap(), 0)));
+    assert_eq!(remote.vouch(many).await.unwrap().len(), 1);
+    drop(server);
+    for valid_until_ts in [i64::MIN, i64::MAX] {
+        let liar = Matrix::new(&format!("liar{}.org", valid_until_ts.signum()).replace('-', "m"), 3);
+        let _server = liar.start(&world, liar.tells(valid_until_ts)).await;
+        for _ in 0..2 {
+            remote.vouch(about(&liar)).await.unwrap();
+            time.advance(HOUR);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_notary_that_knows_nothing_is_not_asked_again_at_once() {
+    let (world, us, notary) = (World::new(), Matrix::new("us.org", 1), Matrix::new("notary.org", 2));
+    let server = notary.start(&world, vouching(&notary, &[], NOW + DAY)).await;
+    let mut config = world.config(&us);
+    let keys = BTreeMap::from([("ed25519:1".to_owned(), notary.key.public_key())]);
+    config.notaries = vec![Notary { server: notary.name.clone(), keys }];
+    let time = WallTime::manual(NOW);
+    let remote = Remote::open(config, world.client(), store().await, time.clone()).await.unwrap();
+    let nobody = Matrix::new("nobody.org", 3);
+    let queries = || server.seen().iter().filter(|seen| seen.uri.path().contains("query")).count();
+    for _ in 0..5 {
+        assert!(!has(&remote, &nobody, None).await);
+    }
+    assert_eq!(queries(), 1);
+    time.advance(61_000);
+    assert!(!has(&remote, &nobody, None).await);
+    assert_eq!(queries(), 2);
+}

@@ -12,7 +12,7 @@ use hearth_remote::{AuthenticateError, Inbound, Limits, Remote, RemoteError, Sen
 use hearth_store::WallTime;
 use http::Request;
 
-use crate::harness::{Handler, Matrix, Seen, TestServer, World, full, paths, says, store};
+use crate::harness::{Handler, Matrix, Seen, TestServer, World, black_hole, full, paths, says, store};
 
 const NOW: i64 = 1_700_000_000_000;
 const DAY: i64 = 86_400_000;
@@ -31,7 +31,8 @@ fn uri(seen: &Seen) -> String {
 
 async fn authenticate(remote: &Remote, seen: &Seen) -> Result<String, AuthenticateError> {
     let uri = uri(seen);
-    let request = Inbound { method: seen.method.as_str(), uri: &uri, headers: &seen.headers, body: &seen.body };
+    let request =
+        Inbound { method: seen.method.as_str(), uri: &uri, headers: &seen.headers, body: &seen.body, address: None };
     Ok(remote.authenticate(request).await?.to_string())
 }
 
@@ -324,6 +325,48 @@ async fn a_server_that_could_not_be_asked_for_its_keys_is_let_in_when_it_is_back
     assert!(matches!(authenticate(&to_b, &seen).await, Err(AuthenticateError::NoKey(_))), "not at once");
     time.advance(11_000);
     assert_eq!(authenticate(&to_b, &seen).await.unwrap(), "a.org");
+}
+
+#[tokio::test]
+async fn names_that_are_made_up_keep_no_real_server_out() {
+    let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+    let time = WallTime::manual(NOW);
+    let b_server = b.start(&world, says("{}")).await;
+    world.remote(&a, &time).await.send(&b.name, profile()).await.unwrap();
+    let seen = b_server.seen().pop().unwrap();
+    let _a_server = a.start(&world, a.tells(NOW + DAY)).await;
+    let silence = black_hole().await;
+    let to_b = world.remote(&b, &time).await;
+    let come = async |to_b: &Remote, seen: &Seen, address: &str| {
+        let uri = uri(seen);
+        let address = Some(address.parse().unwrap());
+        let request =
+            Inbound { method: seen.method.as_str(), uri: &uri, headers: &seen.headers, body: &seen.body, address };
+        to_b.authenticate(request).await
+    };
+    let mut forged = tokio::task::JoinSet::new();
+    for n in 0..5_000 {
+        let host = format!("r{n}.evil.org");
+        for port in [443, 8448] {
+            world.names.socket(&host, port, silence);
+        }
+        let (to_b, mut seen) = (to_b.clone(), seen.clone());
+        let header = seen.headers["authorization"].to_str().unwrap().replace("a.org", &host);
+        seen.headers.insert("authorization", header.parse().unwrap());
+        forged.spawn(async move { come(&to_b, &seen, "192.0.2.1").await });
+    }
+    let mut refused = 0;
+    while refused < 4_900 {
+        let outcome = forged.join_next().await.unwrap().unwrap();
+        assert!(matches!(outcome, Err(AuthenticateError::TooMany)), "{outcome:?}");
+        refused += 1;
+    }
+    assert!(to_b.keys().under_way() <= 100, "{}", to_b.keys().under_way());
+    let begun = std::time::Instant::now();
+    assert_eq!(come(&to_b, &seen, "192.0.2.2").await.unwrap(), "a.org");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    // And whoever is known may come from where strangers come.
+    assert_eq!(come(&to_b, &seen, "192.0.2.1").await.unwrap(), "a.org");
 }
 
 #[tokio::test]
