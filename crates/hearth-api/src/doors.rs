@@ -14,7 +14,7 @@ use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 use hearth_user::presence::Presence;
 
-use crate::{Limits, Shutdown, Transactions};
+use crate::{Limits, Origins, Shutdown, Transactions};
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ pub struct Doors {
     pub limits: Limits,
     /// Answers to what other servers sent lately.
     pub transactions: Transactions,
+    /// What other servers ask just now.
+    pub origins: Origins,
     /// The server wants to stop.
     pub shutdown: Shutdown,
     /// Makes a signing key and puts it where the next start finds it.

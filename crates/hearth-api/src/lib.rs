@@ -22,7 +22,7 @@ mod threshold;
 pub use doors::{DoorOptions, Doors, MetricsPage};
 pub use error::ApiError;
 pub use extract::{ClientAddress, JsonBody, Matrix, OptionalSender, Sender};
-pub use federation::Transactions;
+pub use federation::{Origins, Transactions};
 pub use limits::{LimitOptions, Limits, Rate};
 pub use local::{ask_local_door, local_router};
 pub use route::{Resource, RouteInfo};

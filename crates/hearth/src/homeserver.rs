@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
-use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Shutdown, ShutdownTrigger, Transactions};
+use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Origins, Shutdown, ShutdownTrigger, Transactions};
 use hearth_delivery::Delivery;
 use hearth_matrix::CurrentKey;
 use hearth_media::{Kept, Media, MediaConfig, OpenError, Quota, S3Config, Scanner, StorageConfig};
@@ -137,6 +137,7 @@ impl Homeserver {
             options: Arc::new(door_options(settings)),
             limits: limits(settings, time),
             transactions: Transactions::default(),
+            origins: Origins::default(),
             shutdown,
             new_signing_key: {
                 let path = data_dir.path().to_owned();

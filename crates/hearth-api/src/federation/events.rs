@@ -24,9 +24,9 @@ const NAMED: usize = 100;
 
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = super::signed(event);
-    routes.extend(super::signed(state));
+    routes.extend(super::heavy(state));
     routes.extend(super::signed(state_ids));
-    routes.extend(super::signed(event_auth));
+    routes.extend(super::heavy(event_auth));
     routes.extend(super::signed(backfill));
     routes.extend(super::signed(missing_events));
     routes

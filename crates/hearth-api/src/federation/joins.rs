@@ -10,21 +10,26 @@ use hearth_room::{RoomError, Welcomed};
 use http::{Method, StatusCode};
 use serde_json::json;
 
+use super::origins::Weight;
 use super::{json_text, list};
 use crate::extract::Signed;
 use crate::route::Route;
 use crate::{ApiError, Doors};
 
-/// Servers told of in an answer to a join.
-const SERVERS: usize = 1_000;
+/// Servers told of in an answer to a join: all there are, for who joins sends to them.
+const SERVERS: usize = 100_000;
 
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = super::signed(make_join);
-    routes.extend(super::signed(send_join));
+    routes.extend(super::heavy(send_join));
     routes.push(Route::at(
         Method::PUT,
         "/_matrix/federation/v1/send_join/{room_id}/{event_id}",
-        async |State(doors): State<Doors>, signed| send_join_v1(doors, signed).await.into_response(),
+        async |State(doors): State<Doors>, signed: Signed<create_join_event::v2::Request>| {
+            let place = doors.origins.place(&signed.origin, Weight::Heavy).await?;
+            let answer = send_join_v1(doors, signed).await.into_response();
+            Ok::<Response, ApiError>(place.until_read(answer))
+        },
     ));
     routes
 }

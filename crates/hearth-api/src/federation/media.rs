@@ -19,7 +19,7 @@ use crate::route::Route;
 use crate::{ApiError, Doors};
 
 pub(super) fn routes() -> Vec<Route> {
-    super::signed(download).into_iter().chain(super::signed(thumbnail)).collect()
+    super::unweighed(download).into_iter().chain(super::unweighed(thumbnail)).collect()
 }
 
 /// `GET /_matrix/federation/v1/media/download/{mediaId}`

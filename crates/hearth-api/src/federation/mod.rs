@@ -9,6 +9,7 @@ mod keys;
 mod knocks;
 mod leaves;
 mod media;
+mod origins;
 mod query;
 mod transactions;
 
@@ -21,11 +22,13 @@ use hearth_matrix::ruma::api::IncomingRequest;
 use hearth_matrix::ruma::api::path_builder::PathBuilder as _;
 use http::header;
 
+pub use origins::Origins;
 pub use transactions::Transactions;
 
-use crate::Doors;
+use self::origins::Weight;
 use crate::extract::Signed;
 use crate::route::Route;
+use crate::{ApiError, Doors};
 
 pub(crate) fn routes() -> Vec<Route> {
     let mut routes = discovery::routes();
@@ -44,6 +47,42 @@ pub(crate) fn routes() -> Vec<Route> {
 
 /// The routes of an endpoint whose requests servers sign, at all its paths.
 fn signed<T, F, Answer>(handler: F) -> Vec<Route>
+where
+    T: IncomingRequest + Send + 'static,
+    F: Fn(Doors, Signed<T>) -> Answer + Clone + Send + Sync + 'static,
+    Answer: Future<Output: IntoResponse> + Send + 'static,
+{
+    weighed(Weight::Light, handler)
+}
+
+/// The same for an answer as large as a room's state.
+fn heavy<T, F, Answer>(handler: F) -> Vec<Route>
+where
+    T: IncomingRequest + Send + 'static,
+    F: Fn(Doors, Signed<T>) -> Answer + Clone + Send + Sync + 'static,
+    Answer: Future<Output: IntoResponse> + Send + 'static,
+{
+    weighed(Weight::Heavy, handler)
+}
+
+fn weighed<T, F, Answer>(weight: Weight, handler: F) -> Vec<Route>
+where
+    T: IncomingRequest + Send + 'static,
+    F: Fn(Doors, Signed<T>) -> Answer + Clone + Send + Sync + 'static,
+    Answer: Future<Output: IntoResponse> + Send + 'static,
+{
+    unweighed(move |doors: Doors, signed: Signed<T>| {
+        let handler = handler.clone();
+        async move {
+            let place = doors.origins.place(&signed.origin, weight).await?;
+            let answer = handler(doors, signed).await.into_response();
+            Ok::<Response, ApiError>(place.until_read(answer))
+        }
+    })
+}
+
+/// The same without a bound on how many of one server are worked at.
+fn unweighed<T, F, Answer>(handler: F) -> Vec<Route>
 where
     T: IncomingRequest + Send + 'static,
     F: Fn(Doors, Signed<T>) -> Answer + Clone + Send + Sync + 'static,

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
+use super::progress::Progress;
 use super::{DRAIN_TIME, TrustedProxies};
 use crate::{Shutdown, threshold};
 
@@ -63,7 +64,7 @@ where
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_SIZE_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), Knock { peer, door });
+        .serve_connection(TokioIo::new(Progress::new(stream)), Knock { peer, door });
     UntilDrained { connection, stopping, cut_off: None, _alive: alive }
 }
 
@@ -103,7 +104,7 @@ where
         .max_header_list_size(HEAD_SIZE_BYTES as u32)
         .max_concurrent_streams(HTTP2_STREAMS)
         .keep_alive_interval(HEAD_TIME)
-        .serve_connection(TokioIo::new(stream), Knock { peer, door });
+        .serve_connection(TokioIo::new(Progress::new(stream)), Knock { peer, door });
     UntilDrained { connection: Box::pin(connection), stopping, cut_off: None, _alive: alive }
 }
 
@@ -157,7 +158,7 @@ trait Drain {
     fn poll_to_end(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>>;
 }
 
-impl<S> Drain for http1::Connection<TokioIo<S>, Knock>
+impl<S> Drain for http1::Connection<TokioIo<Progress<S>>, Knock>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -170,7 +171,7 @@ where
     }
 }
 
-impl<S> Drain for Pin<Box<http2::Connection<TokioIo<S>, Knock, TokioExecutor>>>
+impl<S> Drain for Pin<Box<http2::Connection<TokioIo<Progress<S>>, Knock, TokioExecutor>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {

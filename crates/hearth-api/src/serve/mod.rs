@@ -4,6 +4,7 @@
 
 mod connection;
 mod listener;
+mod progress;
 mod proxies;
 mod tls;
 

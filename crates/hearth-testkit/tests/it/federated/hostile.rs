@@ -2,7 +2,9 @@
 
 use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, RoomId, RoomVersionId, ServerName, UserId};
 use hearth_matrix::{Draft, Place, SigningKey, seal};
-use hearth_testkit::{Federation, json, on_each_backend_together};
+use hearth_testkit::{Federation, TestServer, json, on_each_backend_together};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::*;
 
@@ -113,4 +115,25 @@ async fn what_is_too_deep_or_unknown_in_a_large_transaction_keeps_nothing_else_o
     let (status, answer) = transaction_of_text(&federation, 1, 0, "large", body).await;
     assert_eq!((status, &answer["pdus"][&said]), (200, &json!({})), "{answer}");
     arrives(&alice, &room, &said).await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn who_does_not_say_who_he_is_is_not_heard_out() {
+    let server = TestServer::start().await;
+    let Some(hearth_api::serve::Bind::Tcp(address)) = server.running().binds().first().cloned() else {
+        panic!("no TCP listener")
+    };
+    let elsewhere = r#"X-Matrix origin="a.test",destination="other.test",key="ed25519:a",sig="aaaa""#;
+    for header in ["", "X-Matrix rubbish", elsewhere] {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        // The body never comes.
+        let head = format!(
+            "PUT /_matrix/federation/v1/send/1 HTTP/1.1\r\nHost: x\r\nAuthorization: {header}\r\nContent-Length: 1000\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).await.expect("a request");
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 401", "{header}");
+    }
 }
