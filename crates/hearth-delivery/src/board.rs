@@ -16,6 +16,8 @@ use crate::edus::Pending;
 pub(crate) const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// The clock is looked at so often while somebody waits for his time.
 const LOOK: Duration = Duration::from_secs(1);
+/// Who types on is told again so often: servers forget who they hear no more of, some after 30 seconds.
+const TYPES_ON_MS: i64 = 25_000;
 /// Servers of one room that are told of typing and the like.
 const SERVERS: i64 = 100_000;
 
@@ -44,7 +46,15 @@ struct State {
     /// Since when the servers with a task lack what their task is at.
     behind: FxHashMap<OwnedServerName, i64>,
     /// Who typed when the servers of his room were told last.
-    typers: FxHashMap<RoomNum, Vec<OwnedUserId>>,
+    typers: FxHashMap<RoomNum, Typers>,
+}
+
+/// Who typed in a room when its servers were told last.
+#[derive(Default)]
+struct Typers {
+    users: Vec<OwnedUserId>,
+    /// When all of them were told.
+    told_ms: i64,
 }
 
 /// What is done for a server.
@@ -67,7 +77,12 @@ struct News {
     rooms: FxHashSet<RoomNum>,
     aside: FxHashSet<OwnedServerName>,
     typing: FxHashSet<RoomNum>,
-    presence: FxHashSet<UserNum>,
+}
+
+impl Typers {
+    fn is_due(&self, now_ms: i64) -> bool {
+        !self.users.is_empty() && self.told_ms + TYPES_ON_MS <= now_ms
+    }
 }
 
 impl Board {
@@ -102,7 +117,10 @@ impl Board {
 
     /// Returns when there is news, or somebody's time may have come.
     pub(crate) async fn wait(&self, time: &WallTime) {
-        let somebody_waits = !self.state().waiting.is_empty();
+        let somebody_waits = {
+            let state = self.state();
+            !state.waiting.is_empty() || !state.typers.is_empty()
+        };
         if somebody_waits {
             let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
         } else {
@@ -171,14 +189,16 @@ impl Board {
         self.news.notify_one();
     }
 
-    fn take_news(&self) -> News {
+    fn take_news(&self, now_ms: i64) -> News {
         let mut state = self.state();
-        News {
-            rooms: std::mem::take(&mut state.rooms),
-            aside: std::mem::take(&mut state.aside),
-            typing: std::mem::take(&mut state.typing),
-            presence: std::mem::take(&mut state.presence),
-        }
+        let mut typing = std::mem::take(&mut state.typing);
+        typing.extend(state.typers.iter().filter(|(_, typers)| typers.is_due(now_ms)).map(|(room, _)| *room));
+        News { rooms: std::mem::take(&mut state.rooms), aside: std::mem::take(&mut state.aside), typing }
+    }
+
+    /// Users whose presence changed.
+    pub(crate) fn take_presence(&self) -> FxHashSet<UserNum> {
+        std::mem::take(&mut self.state().presence)
     }
 }
 
@@ -245,8 +265,8 @@ impl Inner {
 
     /// Hands out what came since the last look.
     pub(crate) async fn distribute(&self) -> Result<(), StoreError> {
-        let News { rooms, aside, typing, presence } = self.board.take_news();
         let now = self.time.now_ms();
+        let News { rooms, aside, typing } = self.board.take_news(now);
         for server in aside.iter().filter(|server| self.is_served(server)) {
             self.board.state().hand(server, now, |pending| pending.look = true);
         }
@@ -258,9 +278,6 @@ impl Inner {
         }
         for RoomServers { room, room_id, servers } in self.servers_of(typing).await? {
             self.tell_typing(room, &room_id, &servers);
-        }
-        if !presence.is_empty() {
-            self.tell_presence(presence).await?;
         }
         Ok(())
     }
@@ -285,19 +302,21 @@ impl Inner {
         read.await
     }
 
-    /// Those of our users who began or ended to type since the room's servers were told last.
+    /// Those of our users who began or ended to type since the room's servers were told last, and now and then those who type on.
     fn tell_typing(&self, room: RoomNum, room_id: &OwnedRoomId, servers: &[Arc<str>]) {
         let now_ms = self.time.now_ms();
         let now = self.typing.in_room(room).users;
         let now: Vec<OwnedUserId> =
             now.into_iter().map(|(_, user)| user).filter(|user| self.is_own(user.server_name())).collect();
         let mut state = self.board.state();
-        let before = match now.is_empty() {
-            true => state.typers.remove(&room).unwrap_or_default(),
-            false => state.typers.insert(room, now.clone()).unwrap_or_default(),
-        };
-        let began = now.iter().filter(|user| !before.contains(user)).map(|user| (user, true));
-        let ended = before.iter().filter(|user| !now.contains(user)).map(|user| (user, false));
+        let before = state.typers.remove(&room).unwrap_or_default();
+        let all = before.users.is_empty() || before.is_due(now_ms);
+        if !now.is_empty() {
+            let told_ms = if all { now_ms } else { before.told_ms };
+            state.typers.insert(room, Typers { users: now.clone(), told_ms });
+        }
+        let began = now.iter().filter(|user| all || !before.users.contains(user)).map(|user| (user, true));
+        let ended = before.users.iter().filter(|user| !now.contains(user)).map(|user| (user, false));
         for (user, typing) in began.chain(ended) {
             for server in self.served(servers) {
                 state.hand(server, now_ms, |pending| pending.typing(room_id, user, typing));
@@ -306,7 +325,7 @@ impl Inner {
     }
 
     /// What our users are, for the servers of those they share rooms with.
-    async fn tell_presence(&self, users: FxHashSet<UserNum>) -> Result<(), StoreError> {
+    pub(crate) async fn tell_presence(&self, users: FxHashSet<UserNum>) -> Result<(), StoreError> {
         let seen = self.presence.of_all(users.into_iter());
         for seen in seen {
             if seen.shown.user_id.split_once(':').is_none_or(|(_, server)| server != self.own.as_str()) {

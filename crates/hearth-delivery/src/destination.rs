@@ -51,7 +51,22 @@ struct Transaction {
     edus: usize,
 }
 
+/// Whatever becomes of a task, its server does not count as served for ever.
+struct Served<'a> {
+    inner: &'a Inner,
+    server: &'a ServerName,
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.inner.board.park(self.server, self.inner.time.now_ms() + AFTER_REFUSAL_MS);
+        }
+    }
+}
+
 pub(crate) async fn run(inner: &Inner, server: OwnedServerName) {
+    let _served = Served { inner, server: &server };
     let until_ms = match serve(inner, &server).await {
         Ok(()) => return,
         Err(Stop::Later { until_ms }) => until_ms,

@@ -68,6 +68,16 @@ impl Delivery {
                 let inner = Arc::clone(&self.inner);
                 tasks.spawn(async move { destination::run(&inner, server).await });
             }
+            let presence = self.inner.board.take_presence();
+            if !presence.is_empty() {
+                // Beside the events, which must not wait for it.
+                let inner = Arc::clone(&self.inner);
+                tasks.spawn(async move {
+                    if let Err(error) = inner.tell_presence(presence).await {
+                        tracing::warn!(%error, "whom to tell of presence can't be found");
+                    }
+                });
+            }
             tokio::select! {
                 () = self.inner.board.wait(&self.inner.time) => {}
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,

@@ -19,8 +19,8 @@ use self::sight::Sight;
 use crate::inbound::ServerAcl;
 use crate::{RoomError, Rooms};
 
-/// How long somebody of another server types if that server says no more.
-const TYPES_FOR: Duration = Duration::from_secs(30);
+/// How long somebody of another server types if that server says no more. Some say it again after 40 seconds only.
+const TYPES_FOR: Duration = Duration::from_secs(60);
 /// When, and how many times, it is looked whether the event of a receipt has come: each time after twice as long.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LOOKS: u32 = 7;

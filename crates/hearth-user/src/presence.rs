@@ -22,6 +22,10 @@ const IDLE_MS: i64 = 5 * 60_000;
 const GRACE_MS: i64 = 30_000;
 /// Who went is remembered for so long, so that those who come back late hear of it.
 const FORGET_MS: i64 = 30 * 60_000;
+/// Who is at another server is there for so long after it told of him last.
+const REMOTE_MS: i64 = 30 * 60_000;
+/// So often it is told anew that somebody of ours is still there.
+const STILL_THERE_MS: i64 = 25 * 60_000;
 /// How often what is over is looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// Users taken from one message of another server.
@@ -112,7 +116,7 @@ pub struct RemotePresence {
     /// What he says.
     pub status_msg: Option<String>,
     /// Milliseconds since he last did something.
-    pub last_active_ago: Option<u32>,
+    pub last_active_ago: Option<i64>,
 }
 
 /// What a user is, and says, now.
@@ -225,6 +229,8 @@ struct Entry {
     /// Counter of the last change.
     changed: i64,
     changed_ms: i64,
+    /// When others heard of him last; of one who is not of this server, when we did.
+    told_ms: i64,
     /// Counter under which he is news: the same, or later if he met new people.
     news: i64,
     due_ms: Option<i64>,
@@ -378,7 +384,7 @@ impl Presence {
         for (told, user) in theirs.into_iter().zip(read.await?) {
             let (Some(user), Some(state)) = (user, PresenceState::from_spec(&told.presence)) else { continue };
             let status = told.status_msg.filter(|status| status.len() <= STATUS_BYTES).map(Arc::from);
-            let active = told.last_active_ago.map(|ago| now_ms.saturating_sub(i64::from(ago)));
+            let active = told.last_active_ago.map(|ago| now_ms.saturating_sub(ago.max(0)));
             self.receive(user, &told.user_id, state, status, active);
         }
         Ok(())
@@ -397,7 +403,8 @@ impl Presence {
             return;
         }
         self.inner.lock().users.entry(user).or_insert_with(|| Entry::new(user_id, None, true));
-        self.change(user, |entry, _| {
+        self.change(user, |entry, now_ms| {
+            entry.told_ms = now_ms;
             entry.status_msg.clone_from(&status_msg);
             entry.last_active_ms = last_active_ms;
             if entry.shown.state != state {
@@ -571,7 +578,7 @@ async fn keep_ticking(inner: Weak<Inner>) {
 }
 
 impl Board {
-    /// Works out anew what a user is and when to look again. True if others see a change.
+    /// Works out anew what a user is and when to look again. True if others are to hear of it.
     fn look_at(&mut self, user: UserNum, now_ms: i64) -> bool {
         let Some(entry) = self.users.get_mut(&user) else { return false };
         if !entry.remote {
@@ -582,6 +589,10 @@ impl Board {
         if changed {
             entry.shown = Shown::new(&entry.shown.user_id, state, entry.status_msg.clone());
             entry.changed_ms = now_ms;
+        }
+        let still_there = !entry.remote && state != PresenceState::Offline && now_ms >= entry.told_ms + STILL_THERE_MS;
+        if !entry.remote && (changed || still_there) {
+            entry.told_ms = now_ms;
         }
         let next_ms = entry.next_look_ms(now_ms);
         if next_ms.is_some_and(|next_ms| next_ms <= now_ms) {
@@ -606,7 +617,7 @@ impl Board {
                 entry.changed = entry.news;
             }
         }
-        changed
+        changed || still_there
     }
 
     /// Makes a user the newest news.
@@ -629,6 +640,7 @@ impl Entry {
             last_active_ms: None,
             changed: 0,
             changed_ms: 0,
+            told_ms: 0,
             news: 0,
             due_ms: None,
         }
@@ -653,7 +665,8 @@ impl Entry {
     /// The best of the devices, unless nobody did anything for long.
     fn state(&self, now_ms: i64) -> PresenceState {
         if self.remote {
-            return self.shown.state;
+            let is_there = now_ms < self.told_ms + REMOTE_MS;
+            return if is_there { self.shown.state } else { PresenceState::Offline };
         }
         let best = self.devices.iter().map(|device| device.state).max().unwrap_or(PresenceState::Offline);
         let is_idle = self.last_active_ms.is_none_or(|at| now_ms - at >= IDLE_MS);
@@ -665,9 +678,14 @@ impl Entry {
         if self.shown.state == PresenceState::Offline && self.devices.is_empty() {
             return Some(self.changed_ms + FORGET_MS);
         }
+        let told_again = match self.remote {
+            true => self.told_ms + REMOTE_MS,
+            false => self.told_ms + STILL_THERE_MS,
+        };
         let gone = self.devices.iter().filter(|device| device.syncing == 0).map(|device| device.seen_ms + GRACE_MS);
         let idle = self.last_active_ms.map(|at| at + IDLE_MS).filter(|at| *at > now_ms);
-        gone.chain(idle.filter(|_| self.shown.state == PresenceState::Online)).min()
+        let idle = idle.filter(|_| self.shown.state == PresenceState::Online && !self.remote);
+        gone.chain(idle).chain([told_again].into_iter().filter(|_| self.shown.state != PresenceState::Offline)).min()
     }
 }
 

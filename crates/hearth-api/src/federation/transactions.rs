@@ -126,7 +126,7 @@ struct ReceiptData {
 
 #[derive(Deserialize)]
 struct PresenceContent {
-    push: Vec<RemotePresence>,
+    push: Vec<Value>,
 }
 
 /// What is malformed, or of a kind that is not known here, is passed over.
@@ -141,7 +141,9 @@ async fn take(doors: &Doors, origin: &ServerName, Edu { edu_type, content }: Edu
         "m.receipt" => doors.rooms.receive_receipts(origin, receipts(content)).await,
         "m.presence" => {
             let Ok(presence) = serde_json::from_value::<PresenceContent>(content) else { return Ok(()) };
-            doors.presence.receive_all(origin, presence.push).await?;
+            // One that can't be read takes no other along.
+            let readable = presence.push.into_iter().filter_map(|one| RemotePresence::deserialize(one).ok());
+            doors.presence.receive_all(origin, readable.collect()).await?;
             Ok(())
         }
         _ => Ok(()),

@@ -332,6 +332,58 @@ async fn a_room_with_a_long_past_is_no_hindrance() {
     until("all messages are there", async || bodies(&bob, &room).await.len() >= 990).await;
 }
 
+async fn until_away(federation: &Federation, from: usize, to: usize) {
+    let name = hearth_matrix::ruma::ServerName::parse(federation.name(to)).expect("a server name");
+    until("the server is known to be away", async || {
+        let remote = &federation.servers[from].running().doors().remote;
+        remote.destination(&name).await.expect("the store answers").is_some_and(|there| there.failures > 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_receipts_than_a_transaction_holds_arrive_all() {
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    let mut said = Vec::new();
+    for n in 0..110 {
+        let root = send(&alice, &room, &format!("thread {n}")).await;
+        let path = room_path(&room, &format!("send/m.room.message/reply{n}"));
+        let thread = json!({ "rel_type": "m.thread", "event_id": root });
+        let (status, answer) =
+            alice.put(&path, &json!({ "msgtype": "m.text", "body": "reply", "m.relates_to": thread })).await;
+        assert_eq!(status, 200, "{answer}");
+        said.push((root, answer["event_id"].as_str().expect("event_id").to_owned()));
+    }
+    for (_, reply) in &said {
+        arrives(&bob, &room, reply).await;
+    }
+    let begin = sync(&alice, None).await;
+    federation.links[0].cut();
+    // One per thread: each needs an EDU of its own.
+    for (root, reply) in &said {
+        let path = format!("receipt/m.read/{}", encoded(reply));
+        let (status, answer) = bob.post(&room_path(&room, &path), &json!({ "thread_id": root })).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let answered = send(&bob, &room, "I have read it all").await;
+    until_away(&federation, 1, 0).await;
+    federation.links[0].heal();
+    federation.time.advance(3_600_000);
+    arrives(&alice, &room, &answered).await;
+    let since = token(&begin);
+    until("all receipts are there", async || {
+        let answer = sync(&alice, Some(&since)).await;
+        let ephemeral = answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array().cloned().unwrap_or_default();
+        let told =
+            |reply: &String| ephemeral.iter().any(|event| event["content"][reply]["m.read"][&bob.user_id].is_object());
+        said.iter().all(|(_, reply)| told(reply))
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn more_who_type_than_a_transaction_holds_arrive_all() {
     let federation = Federation::start(2).await;
@@ -364,4 +416,30 @@ async fn more_who_type_than_a_transaction_holds_arrive_all() {
         typing.is_some_and(|event| event["content"]["user_ids"].as_array().is_some_and(|users| users.len() == 120))
     })
     .await;
+}
+
+#[tokio::test]
+async fn who_types_on_is_told_again() {
+    let mut federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    let path = room_path(&room, &format!("typing/{}", encoded(&bob.user_id)));
+    assert_eq!(bob.put(&path, &json!({ "typing": true, "timeout": 120_000 })).await.0, 200);
+    let seen = async |alice: &User| {
+        until("he is seen to type", async || {
+            let answer = sync(alice, None).await;
+            let ephemeral =
+                answer["rooms"]["join"][&room]["ephemeral"]["events"].as_array().cloned().unwrap_or_default();
+            let typing = json!({ "user_ids": [bob.user_id] });
+            ephemeral.iter().any(|event| event["type"] == "m.typing" && event["content"] == typing)
+        })
+        .await;
+    };
+    seen(&alice).await;
+    // What is known of him is gone with this.
+    federation.restart(0).await;
+    let alice = alice.at(federation.servers[0].target().clone());
+    federation.time.advance(26_000);
+    seen(&alice).await;
 }

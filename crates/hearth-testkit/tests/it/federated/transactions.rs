@@ -1,6 +1,6 @@
 //! What servers send of their own accord.
 
-use hearth_testkit::{json, on_each_backend_together};
+use hearth_testkit::{Federation, json, on_each_backend_together};
 
 use super::*;
 
@@ -114,4 +114,35 @@ async fn a_receipt_may_come_with_its_event() {
         .await;
     })
     .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn presence_that_cannot_be_read_takes_no_other_along_and_ends_if_nothing_more_comes() {
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let eve = federation.servers[1].user("eve").await;
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    must_join_via(&eve, &room, &federation.name(0)).await;
+    until("both are in", async || membership(&alice, &room, &eve.user_id).await == "join").await;
+    let push = json!([
+        { "user_id": "no user", "presence": "online" },
+        { "user_id": eve.user_id, "presence": "unavailable", "last_active_ago": 5_000_000_000_i64 },
+        { "user_id": bob.user_id, "presence": "busy with life" },
+        { "user_id": bob.user_id, "presence": "unavailable", "last_active_ago": -1 },
+    ]);
+    let edu = json!({ "edu_type": "m.presence", "content": { "push": push } });
+    assert_eq!(transaction(&federation, 1, 0, "p", json!([]), json!([edu])).await.0, 200);
+    let state = async |of: &User| {
+        let (_, told) = alice.get(&format!("/_matrix/client/v3/presence/{}/status", encoded(&of.user_id))).await;
+        told["presence"].clone()
+    };
+    for user in [&bob, &eve] {
+        until("he is seen", async || state(user).await == "unavailable").await;
+    }
+    federation.time.advance(29 * 60_000);
+    assert_eq!(state(&eve).await, "unavailable");
+    federation.time.advance(60_000);
+    assert_eq!(state(&eve).await, "offline");
 }
