@@ -214,6 +214,7 @@ async fn send(inner: &Inner, server: &ServerName, transaction: &Transaction) -> 
         .header(header::CONTENT_TYPE, "application/json")
         .body(transaction.body.clone());
     let request = request.map_err(|error| StoreError::Damaged(format!("a transaction is no request: {error}")))?;
+    let begun = inner.time.now_ms();
     let outcome = inner.remote.deliver(server, request, LIMITS).await;
     let (outcome, name) = match outcome {
         Ok(answer) => {
@@ -231,8 +232,9 @@ async fn send(inner: &Inner, server: &ServerName, transaction: &Transaction) -> 
         Err(error) => {
             tracing::debug!(%server, %error, "a transaction did not arrive");
             let retry = inner.remote.destination(server).await?.map_or(0, |destination| destination.retry_ts);
-            let now = inner.time.now_ms();
-            (Err(Stop::Later { until_ms: if retry > now { retry } else { now + AFTER_REFUSAL_MS } }), "failed")
+            // What was noted before this is no answer to when.
+            let until_ms = if retry > begun { retry } else { inner.time.now_ms() + AFTER_REFUSAL_MS };
+            (Err(Stop::Later { until_ms }), "failed")
         }
     };
     metrics::counter!("hearth_delivery_transactions_total", "outcome" => name).increment(1);

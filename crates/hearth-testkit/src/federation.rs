@@ -47,7 +47,7 @@ enum Mood {
     Open,
     Cut,
     Slow(Duration),
-    Failing,
+    Answering(&'static str),
 }
 
 struct Way {
@@ -88,7 +88,12 @@ impl Link {
 
     /// The server is ill: it answers every request with the status 500. What is under way ends.
     pub fn fail(&self) {
-        self.become_so(Mood::Failing);
+        self.answer(ILL);
+    }
+
+    /// Somebody else answers every request with this, head and all. What is under way ends.
+    pub fn answer(&self, answer: &'static str) {
+        self.become_so(Mood::Answering(answer));
     }
 
     /// Whatever is said takes so much longer, in both directions. What is under way ends.
@@ -128,14 +133,14 @@ impl Way {
                     tokio::join!(trickle(near_in, far_out, by), trickle(far_in, near_out, by));
                 }
             }),
-            Mood::Failing => {
+            Mood::Answering(answer) => {
                 let ill = self.ill.get()?.clone();
                 tokio::spawn(async move {
                     let Ok(mut near) = ill.accept(near).await else { return };
                     let mut heard = [0; 4096];
                     // The first part of a request is enough; the rest is heard out, so that the answer is not lost.
                     if near.read(&mut heard).await.is_ok_and(|read| read > 0) {
-                        let _ = near.write_all(ILL).await;
+                        let _ = near.write_all(answer.as_bytes()).await;
                         while near.read(&mut heard).await.is_ok_and(|read| read > 0) {}
                     }
                 })
@@ -145,7 +150,7 @@ impl Way {
     }
 }
 
-const ILL: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const ILL: &str = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// Hands over what is read, each time a while later.
 async fn trickle(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, by: Duration) {

@@ -443,3 +443,36 @@ async fn who_types_on_is_told_again() {
     federation.time.advance(26_000);
     seen(&alice).await;
 }
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn a_web_site_at_the_address_of_a_server_takes_nothing() {
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    let there = federation.name(1);
+    let name = hearth_matrix::ruma::ServerName::parse(there.as_str()).expect("a server name");
+    let remote = &federation.servers[0].running().doors().remote;
+    let known = async || remote.destination(&name).await.expect("the store answers").unwrap_or_default();
+    for (answer, told) in [
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", "404"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>", "200 OK without a JSON object"),
+    ] {
+        federation.links[1].answer(answer);
+        let said = send(&alice, &room, told).await;
+        // Each wait is longer than the last.
+        let mut waits = Vec::new();
+        for failures in 1..=3 {
+            until("it fails again", async || known().await.failures >= failures).await;
+            waits.push(known().await.retry_ts - federation.time.now_ms());
+            federation.time.advance(waits[waits.len() - 1]);
+        }
+        assert!(waits.is_sorted_by(|one, next| one < next), "{waits:?}");
+        assert!(known().await.last_error.is_some_and(|error| error.contains(told)));
+        federation.links[1].heal();
+        federation.time.advance(3_600_000);
+        arrives(&bob, &room, &said).await;
+        until("it is well", async || known().await.failures == 0).await;
+    }
+}
