@@ -64,8 +64,13 @@ impl Rooms {
         named: &[OwnedServerName],
         reason: Option<String>,
     ) -> Result<(), RoomError> {
-        let Some(elsewhere) = self.elsewhere(user, room_id).await? else {
-            return self.change_membership(user, room_id, MemberAction::Knock, reason).await.map(|_| ());
+        let elsewhere = match self.elsewhere(user, room_id).await? {
+            Some(elsewhere) => elsewhere,
+            None => match self.change_membership(user, room_id, MemberAction::Knock, reason.clone()).await {
+                // The last of ours was shown out meanwhile.
+                Err(RoomError::UnknownRoom) => self.elsewhere(user, room_id).await?.ok_or(RoomError::UnknownRoom)?,
+                outcome => return outcome.map(|_| ()),
+            },
         };
         if elsewhere.membership == Some(Membership::Invite) {
             return Err(RoomError::Forbidden(format!("{user} is invited already")));

@@ -32,6 +32,8 @@ pub(super) const TOGETHER: usize = 20;
 /// Tries before an event is given up; its successors will ask for it again.
 const TRIES: u32 = 24;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// What waits for events that come in a row is tried when they have come, not after each of them.
+const SETTLE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Before a worker whose store failed tries once more.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
@@ -132,7 +134,9 @@ async fn work(rooms: &Rooms, room_id: &OwnedRoomId, bell: &Bell) -> Result<(), R
         while worker.pass().await? {}
         let judged = std::mem::take(&mut *bell.judged.lock().unwrap_or_else(PoisonError::into_inner));
         if !judged.is_empty() {
-            worker.try_what_waits_for(&judged.into_iter().collect());
+            let judged: FxHashSet<OwnedEventId> = judged.into_iter().collect();
+            worker.held.release(&judged);
+            worker.try_what_waits_for(&judged, SETTLE);
         }
         if worker.waiting.is_empty() && worker.beside.is_empty() {
             let mut workers = rooms.inner.inbound.workers();
@@ -325,7 +329,7 @@ impl Worker {
             }
         }
         self.held.release(&judged);
-        self.try_what_waits_for(&judged);
+        self.try_what_waits_for(&judged, Duration::ZERO);
         Ok((lacking, is_crowded))
     }
 
@@ -357,13 +361,13 @@ impl Worker {
         Ok(verdicts)
     }
 
-    /// What waited for one of these events is tried at once.
-    fn try_what_waits_for(&mut self, judged: &FxHashSet<OwnedEventId>) {
-        let now = Instant::now();
+    /// What waited for one of these events is tried after a pause, if it does not come up earlier.
+    fn try_what_waits_for(&mut self, judged: &FxHashSet<OwnedEventId>, pause: Duration) {
+        let soon = Instant::now() + pause;
         for waiting in self.waiting.values_mut() {
             if waiting.lacks.iter().any(|id| judged.contains(id)) {
                 waiting.has_come = true;
-                waiting.at = waiting.at.map(|_| now);
+                waiting.at = waiting.at.map(|at| at.min(soon));
             }
         }
     }
@@ -397,7 +401,7 @@ impl Worker {
         }
         let given_up: Vec<StagedNum> = gathered.open.into_iter().filter_map(|num| self.wait_again(num)).collect();
         self.held.release(&gathered.arrived);
-        self.try_what_waits_for(&gathered.arrived);
+        self.try_what_waits_for(&gathered.arrived, Duration::ZERO);
         if !given_up.is_empty() {
             tracing::warn!(room = %self.room.room_id, events = given_up.len(), "remote events were given up");
         }
