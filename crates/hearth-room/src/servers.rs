@@ -130,8 +130,8 @@ impl Rooms {
         Ok(())
     }
 
-    /// Other servers' users have read. Those that would move back, or are of nobody in the room, stay out. One often comes with
-    /// the event that it names, which is worked at only after the answer: it waits for it, a little while and beside.
+    /// Other servers' users have read. Those that would move back, or are of nobody in the room, stay out. One may
+    /// come before the event that it names has been judged: it waits for it, a little while and beside.
     pub async fn receive_receipts(&self, origin: &ServerName, receipts: Vec<RemoteReceipt>) -> Result<(), RoomError> {
         let early = self.take_receipts(origin, receipts).await?;
         if early.is_empty() {

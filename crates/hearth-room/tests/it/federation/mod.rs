@@ -59,6 +59,8 @@ pub(super) struct Net {
     keys: Mutex<BTreeMap<OwnedServerName, (String, [u8; 32])>>,
     /// Servers that answer nothing but keys.
     pub(super) mute: Mutex<BTreeSet<OwnedServerName>>,
+    /// Servers that never say who may come in.
+    pub(super) silent: Mutex<BTreeSet<OwnedServerName>>,
     /// Servers that failed lately, as everybody sees it.
     pub(super) resting: Mutex<BTreeSet<OwnedServerName>>,
     /// What servers say instead of what they know.
@@ -549,6 +551,9 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<Template, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if self.net.upgrade().is_some_and(|net| lock(&net.silent).contains(server)) {
+                return std::future::pending().await;
+            }
             if let Some(lie) = self.lie(server, |lies| lies.template.clone()) {
                 return Ok(lie);
             }

@@ -326,6 +326,19 @@ async fn a_server_that_failed_lately_lets_in_only_if_nobody_else_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_would_come_in_does_not_wait_for_a_silent_server_alone() {
+    let net = Net::of(3, 1).await;
+    let room = public_room(&net.house(0), RoomVersionId::V11).await;
+    let first = net.house(1).rooms.join_through(&user(0, 1), &room, &[name(0)], CanonicalJsonObject::new()).await;
+    first.expect("joins");
+    net.calm_down().await;
+    net.silent.lock().expect("whole").insert(name(0));
+    let via = [name(0), name(1)];
+    let joined = net.house(2).rooms.join_through(&user(0, 2), &room, &via, CanonicalJsonObject::new()).await;
+    joined.expect("the other one lets him in");
+}
+
+#[tokio::test(start_paused = true)]
 async fn hundreds_of_branches_are_merged_as_well() {
     let (net, room) = two().await;
     let (here, there) = (net.house(0), net.house(1));
