@@ -191,14 +191,16 @@ impl Worker {
         let staged = self.rooms.inner.store.read(move |tx| {
             let staged = tx.staged().of_room(num, StagedNum(0), &idle, LOOK_AT)?;
             let names = staged.iter().map(|event| tx.string(event.origin)).collect::<Result<Vec<_>, _>>()?;
-            let still = tx.staged().still(&idle)?;
-            Ok((staged.into_iter().zip(names).collect::<Vec<_>>(), still))
+            Ok(staged.into_iter().zip(names).collect::<Vec<_>>())
         });
-        let (staged, still): (Vec<(StagedEvent, Arc<str>)>, Vec<StagedNum>) = staged.await?;
-        let still: FxHashSet<StagedNum> = still.into_iter().chain(staged.iter().map(|(event, _)| event.num)).collect();
-        // What was judged on the way of others is not staged any more.
-        self.waiting.retain(|num, waiting| waiting.at.is_none() || still.contains(num));
-        self.held.keep(&still);
+        let staged: Vec<(StagedEvent, Arc<str>)> = staged.await?;
+        let is_all = staged.len() < usize::try_from(LOOK_AT).unwrap_or(usize::MAX);
+        if is_all {
+            // What was to be tried and is not there was judged elsewhere.
+            let read: FxHashSet<StagedNum> = staged.iter().map(|(event, _)| event.num).collect();
+            self.waiting.retain(|num, waiting| is_idle(waiting) || read.contains(num));
+            self.held.keep(|num| read.contains(num) || self.waiting.contains_key(num));
+        }
         let mut unreadable = Vec::new();
         for (event, origin) in staged {
             let pdu = Pdu::from_remote(&event.json, self.room.rules);
@@ -212,10 +214,10 @@ impl Worker {
         self.drop_staged(unreadable).await?;
         self.prove(unproven);
         if ready.is_empty() {
-            return Ok(false);
+            return Ok(!is_all);
         }
         let (lacking, is_crowded) = self.judge(&ready).await?;
-        let changed = lacking.len() < ready.len();
+        let changed = lacking.len() < ready.len() || !is_all;
         if is_crowded {
             self.rooms.merge_branches(&self.room).await?;
         }

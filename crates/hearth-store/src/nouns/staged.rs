@@ -112,11 +112,6 @@ impl Staged<'_, '_> {
         )
     }
 
-    /// Those of these events that are still staged.
-    pub fn still(&mut self, nums: &[i64]) -> Result<Vec<StagedNum>, StoreError> {
-        self.tx.query("SELECT num FROM staged WHERE num IN ints($1)", &[nums.into()], |row| Ok(StagedNum(row.int(0)?)))
-    }
-
     /// The next room that has staged events.
     pub fn room_after(&mut self, room: RoomNum) -> Result<Option<RoomNum>, StoreError> {
         self.tx.one("SELECT room FROM staged WHERE room > $1 ORDER BY room LIMIT 1", &[room.into()], |row| {

@@ -18,6 +18,10 @@ use crate::group::GROUP;
 use crate::job::{Job, Kind, Lanes, Queue, Shared};
 use crate::{StoreError, migrate};
 
+/// Pages that the writer keeps in memory: it changes the same ones again and again.
+const WRITER_CACHE_KIB: u32 = 32 * 1024;
+/// The same of each reader, which finds most pages in the mapped file: only those of the log are kept here.
+const READER_CACHE_KIB: u32 = 4 * 1024;
 /// Rows written before the log is worth a checkpoint.
 const CHECKPOINT_ROWS: u64 = 4_000;
 /// Pages in the log (4 KiB each) after which the writer itself restarts it.
@@ -49,7 +53,7 @@ impl Threads {
         })?);
         for _ in 0..readers.max(1) {
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-            let mut connection = Connection::open(path, flags, 16 * 1024, shared.meters.statements.clone())?;
+            let mut connection = Connection::open(path, flags, READER_CACHE_KIB, shared.meters.statements.clone())?;
             let (reads, shared) = (reads.clone(), shared.clone());
             handles.push(spawn("store-read", &lock, move || {
                 while let Some(job) = reads.take_one() {
@@ -78,7 +82,7 @@ impl Threads {
 
 fn open_writer(path: &Path, shared: &Arc<Shared>) -> Result<Writer, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let mut connection = Connection::open(path, flags, 64 * 1024, shared.meters.statements.clone())?;
+    let mut connection = Connection::open(path, flags, WRITER_CACHE_KIB, shared.meters.statements.clone())?;
     // Checkpoints are the checkpointer's.
     connection.database().execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0;")?;
     migrate(&mut connection)?;

@@ -50,14 +50,11 @@ pub(super) struct Asked {
 
 impl Held {
     /// Forgets what is staged no more.
-    pub(super) fn keep(&mut self, staged: &FxHashSet<StagedNum>) {
-        if self.events.is_empty() && self.answers.is_empty() {
-            return;
-        }
-        self.events.retain(|_, num| staged.contains(num));
-        self.answers.retain(|num, _| staged.contains(num));
-        self.in_vain.retain(|num, _| staged.contains(num));
-        self.changes.retain(|num| staged.contains(num));
+    pub(super) fn keep(&mut self, is_staged: impl Fn(&StagedNum) -> bool) {
+        self.events.retain(|_, num| is_staged(num));
+        self.answers.retain(|num, _| is_staged(num));
+        self.in_vain.retain(|num, _| is_staged(num));
+        self.changes.retain(|num| is_staged(num));
     }
 
     /// A staged event, with what the policy server said of it.
