@@ -26,6 +26,10 @@ use crate::{RoomError, resolution, stripped};
 
 /// How far room order may run ahead of the newest event: the stated depth is a stranger's word.
 const AHEAD: i64 = 10_000;
+/// Branches of a room that are kept in any case, the newest; of the others those with a state of their own.
+const BRANCHES: usize = 50;
+/// Branches of a room at most.
+const MOST_BRANCHES: usize = 500;
 /// Failed events walked through to find what an event takes the place of.
 pub(super) const FAILED: usize = 100;
 
@@ -647,6 +651,7 @@ impl Appender<'_, '_> {
                 self.extremity_ids.insert(0, event_id);
             }
             self.tip.depth = self.tip.depth.max(depth);
+            self.leave_old_branches()?;
             self.move_current(before)?;
             self.count_last()?;
         }
@@ -743,6 +748,24 @@ impl Appender<'_, '_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Where nobody of ours may merge branches, a stranger could make them without end. An old one whose state a newer one has
+    /// adds nothing to the current state; what follows it finds it all the same.
+    fn leave_old_branches(&mut self) -> Result<(), StoreError> {
+        if self.tip.extremities.len() <= BRANCHES {
+            return Ok(());
+        }
+        let (mut kept, mut ids, mut states) = (Vec::new(), Vec::new(), FxHashSet::default());
+        for (at, extremity) in self.tip.extremities.clone().into_iter().enumerate().take(MOST_BRANCHES) {
+            let state = self.known(extremity)?.and_then(|known| known.after);
+            if states.insert(state) || at < BRANCHES {
+                kept.push(extremity);
+                ids.push(self.extremity_ids[at].clone());
+            }
+        }
+        (self.tip.extremities, self.extremity_ids) = (kept, ids);
         Ok(())
     }
 

@@ -355,6 +355,29 @@ async fn hundreds_of_branches_are_merged_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn branches_that_nobody_of_ours_may_merge_are_bounded() {
+    let (net, room) = two().await;
+    let (here, there) = (net.house(0), net.house(1));
+    let levels = json!({ "users": { user(0, 1).as_str(): 100 }, "events_default": 100 });
+    here.set(&room, &user(0, 0), "m.room.power_levels", "", levels).await.expect("gives it all away");
+    net.calm_down().await;
+    let topic = Draft::state("m.room.topic", "", object(json!({ "topic": "on the oldest branch" })));
+    let mut jsons = vec![forged(&there, &room, topic, &MESSAGE_AUTH).await.json.to_string()];
+    for n in 0..150 {
+        jsons.push(forged(&there, &room, message(&format!("{n}")), &MESSAGE_AUTH).await.json.to_string());
+    }
+    for part in jsons.chunks(50) {
+        let received = here.rooms.receive(&name(1), part).await.expect("the store works");
+        assert!(received.iter().all(|pdu| pdu.outcome.is_ok()));
+    }
+    net.calm_down().await;
+    let tip = here.tip(&room).await.expect("a tip");
+    assert!(tip.extremities.len() <= 51, "{} branches", tip.extremities.len());
+    let expected = Some(json!({ "topic": "on the oldest branch" }));
+    assert_eq!(here.content(&room, "m.room.topic", "").await, expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_strangers_send_leaves_place_for_what_members_say() {
     let (net, room) = two().await;
     let (here, there) = (net.house(0), net.house(1));
