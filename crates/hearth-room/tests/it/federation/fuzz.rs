@@ -73,7 +73,7 @@ impl Liar {
             {
                 pattern["prev_events"] = json!(ids);
             }
-            pattern["depth"] = json!(tip.depth + 1);
+            pattern["depth"] = json!(tip.depth.saturating_add(1));
         }
         if self.dice.below(3) == 0 {
             pattern["content"] = match self.dice.below(5) {
