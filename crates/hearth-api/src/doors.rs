@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use hearth_account::Accounts;
 use hearth_delivery::Delivery;
 use hearth_matrix::SigningKey;
@@ -61,7 +62,7 @@ pub struct Doors {
 pub type NewSigningKey = Arc<dyn Fn() -> Result<SigningKey, String> + Send + Sync>;
 
 /// Writes the page of metrics in Prometheus' text format.
-pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
+pub type MetricsPage = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// What the doors are told by the settings.
 #[derive(Clone, Debug)]

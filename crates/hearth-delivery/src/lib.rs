@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::board::Board;
 pub use crate::board::Task;
-pub use crate::status::{Behind, Status};
+pub use crate::status::{Behind, Lag, Status};
 
 /// Servers that something is sent to at once.
 const SENDING: usize = 256;

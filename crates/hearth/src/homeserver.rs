@@ -23,6 +23,7 @@ use crate::neighbours::OverHttp;
 use crate::residence::InRooms;
 use crate::settings::{ClamAv, MediaStorage, Settings};
 use crate::telemetry::Metrics;
+use crate::watch;
 
 /// A server that is whole but doesn't listen: what the command line uses when no server runs.
 pub struct Homeserver {
@@ -121,7 +122,7 @@ impl Homeserver {
             Delivery::new(store.clone(), remote.clone(), rooms.typing().clone(), presence.clone(), time.clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
-        let (measured, lags) = (store.clone(), delivery.clone());
+        let watched = (store.clone(), delivery.clone(), rooms.clone());
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
@@ -144,9 +145,12 @@ impl Homeserver {
                 Arc::new(move || new_signing_key(&path).map_err(|error| error.to_string()))
             },
             metrics: Arc::new(move || {
-                measured.record_caches();
-                lags.measure();
-                metrics.page()
+                let ((store, delivery, rooms), metrics) = (watched.clone(), metrics.clone());
+                Box::pin(async move {
+                    store.record_caches();
+                    delivery.measure();
+                    metrics.page(&watch::worst(&delivery, &rooms).await)
+                })
             }),
         };
         let patience = Duration::from_secs(settings.federation.policy_server_timeout_seconds.into());
