@@ -1,11 +1,11 @@
 //! Who has work: rooms with news, servers that are being sent to, servers that wait for their time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
-use hearth_store::{Destination, RoomNum, StoreError, UserNum, WallTime};
+use hearth_store::{Destination, Position, RoomNum, StoreError, UserNum, WallTime};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 
@@ -19,7 +19,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Who types on is told again so often: servers forget who they hear no more of, some after 30 seconds.
 const TYPES_ON_MS: i64 = 25_000;
 /// Servers of one room that are told of typing and the like.
-const SERVERS: i64 = 100_000;
+pub(crate) const SERVERS: i64 = 100_000;
+/// Who comes into a room is told of presence, and of his, so much later: before, the other servers need not know of each other.
+const GREETED_AFTER_MS: i64 = 5_000;
+/// Those who wait for that. The others hear of it when it is told anew that somebody is there.
+const NEWCOMERS: usize = 10_000;
 
 /// Who has work.
 #[derive(Default)]
@@ -36,6 +40,8 @@ struct State {
     aside: FxHashSet<OwnedServerName>,
     typing: FxHashSet<RoomNum>,
     presence: FxHashSet<UserNum>,
+    /// Who came into rooms lately, the first of them first.
+    newcomers: VecDeque<(i64, Newcomer)>,
     /// Servers with a task, and what has come for them since it looked last.
     busy: FxHashMap<OwnedServerName, Pending>,
     /// Servers that are to get a task.
@@ -47,6 +53,15 @@ struct State {
     behind: FxHashMap<OwnedServerName, Behind>,
     /// Who typed when the servers of his room were told last.
     typers: FxHashMap<RoomNum, Typers>,
+}
+
+/// Somebody, of whichever server, who came into a room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) room: RoomNum,
+    pub(crate) user: UserNum,
+    /// With what.
+    pub(crate) position: Position,
 }
 
 /// A server that doesn't answer.
@@ -122,6 +137,14 @@ impl Board {
         self.news.notify_one();
     }
 
+    pub(crate) fn newcomer(&self, newcomer: Newcomer, now_ms: i64) {
+        let mut state = self.state();
+        if state.newcomers.len() < NEWCOMERS {
+            state.newcomers.push_back((now_ms + GREETED_AFTER_MS, newcomer));
+            self.news.notify_one();
+        }
+    }
+
     /// A server has shown life: it need not wait any longer.
     pub(crate) fn lives(&self, server: &ServerName, now_ms: i64) {
         self.state().resume(server, false, now_ms);
@@ -132,7 +155,7 @@ impl Board {
     pub(crate) async fn wait(&self, time: &WallTime) {
         let somebody_waits = {
             let state = self.state();
-            !state.waiting.is_empty() || !state.typers.is_empty()
+            !state.waiting.is_empty() || !state.typers.is_empty() || !state.newcomers.is_empty()
         };
         if somebody_waits {
             let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
@@ -223,6 +246,20 @@ impl Board {
     /// Users whose presence changed.
     pub(crate) fn take_presence(&self) -> FxHashSet<UserNum> {
         std::mem::take(&mut self.state().presence)
+    }
+
+    /// Who came into rooms, and has been there for a moment.
+    pub(crate) fn take_newcomers(&self, now_ms: i64) -> Vec<Newcomer> {
+        let mut state = self.state();
+        let due = state.newcomers.iter().take_while(|(due_ms, _)| *due_ms <= now_ms).count();
+        state.newcomers.drain(..due).map(|(_, newcomer)| newcomer).collect()
+    }
+
+    /// Has the presence of some users told to a server.
+    pub(crate) fn tell(&self, server: &ServerName, users: &[UserNum], now_ms: i64) {
+        if !users.is_empty() {
+            self.state().hand(server, now_ms, |pending| pending.presence.extend(users));
+        }
     }
 }
 
@@ -317,7 +354,7 @@ impl Inner {
         Ok(())
     }
 
-    fn served<'a>(&'a self, servers: &'a [Arc<str>]) -> impl Iterator<Item = &'a ServerName> {
+    pub(crate) fn served<'a>(&'a self, servers: &'a [Arc<str>]) -> impl Iterator<Item = &'a ServerName> {
         let names = servers.iter().filter_map(|name| <&ServerName>::try_from(&**name).ok());
         names.filter(|server| self.is_served(server))
     }
@@ -357,32 +394,6 @@ impl Inner {
                 state.hand(server, now_ms, |pending| pending.typing(room_id, user, typing));
             }
         }
-    }
-
-    /// What our users are, for the servers of those they share rooms with.
-    pub(crate) async fn tell_presence(&self, users: FxHashSet<UserNum>) -> Result<(), StoreError> {
-        let seen = self.presence.of_all(users.into_iter());
-        for seen in seen {
-            if seen.shown.user_id.split_once(':').is_none_or(|(_, server)| server != self.own.as_str()) {
-                continue;
-            }
-            let user = seen.user;
-            let read = self.store.read(move |tx| {
-                let mut servers: FxHashSet<Arc<str>> = FxHashSet::default();
-                for row in tx.members().rooms_of_user(user, hearth_store::Membership::Join)? {
-                    servers.extend(tx.rooms().servers(row.room, SERVERS)?);
-                }
-                Ok(servers.into_iter().collect::<Vec<_>>())
-            });
-            let servers = read.await?;
-            let mut state = self.board.state();
-            for server in self.served(&servers) {
-                state.hand(server, self.time.now_ms(), |pending| {
-                    pending.presence.insert(user);
-                });
-            }
-        }
-        Ok(())
     }
 }
 
