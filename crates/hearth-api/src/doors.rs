@@ -15,7 +15,7 @@ use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 use hearth_user::presence::Presence;
 
-use crate::{Limits, Origins, Shutdown, Transactions};
+use crate::{Bodies, Limits, Origins, Shutdown, Transactions};
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -50,6 +50,8 @@ pub struct Doors {
     pub transactions: Transactions,
     /// What other servers ask just now.
     pub origins: Origins,
+    /// What is held of that as it comes in.
+    pub bodies: Bodies,
     /// The server wants to stop.
     pub shutdown: Shutdown,
     /// Makes a signing key and puts it where the next start finds it.

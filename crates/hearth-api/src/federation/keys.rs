@@ -14,11 +14,14 @@ use super::json_text;
 use crate::route::{Route, route};
 use crate::{ApiError, Doors, Matrix};
 
+/// Largest question about keys: thousands of servers.
+const QUERY_SIZE_BYTES: usize = 1024 * 1024;
+
 pub(super) fn routes() -> Vec<Route> {
     vec![
         Route::at(Method::GET, "/_matrix/key/v2/server", own_keys).and_at("/_matrix/key/v2/server/{keyId}"),
         route(keys_of),
-        route(keys_of_many),
+        route(keys_of_many).body_size_bytes(QUERY_SIZE_BYTES),
     ]
 }
 

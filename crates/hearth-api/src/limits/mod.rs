@@ -15,7 +15,8 @@ use hearth_matrix::ruma::ServerName;
 use hearth_store::{UserNum, WallTime};
 
 use crate::ApiError;
-use buckets::{Buckets, Key, Of};
+pub(crate) use buckets::Of;
+use buckets::{Buckets, Key};
 pub(crate) use classes::{Class, is_same};
 
 /// A bucket's size, and how fast it fills again.
