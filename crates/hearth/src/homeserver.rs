@@ -406,6 +406,7 @@ fn limits(settings: &Settings, time: WallTime) -> Limits {
         invites: limits.invites,
         server_invites: limits.server_invites,
         server_invites_to_user: limits.server_invites_to_user,
+        key_lookups: limits.key_lookups,
         uploads: limits.uploads,
         downloads: limits.downloads,
         federation_downloads: limits.federation_downloads,
