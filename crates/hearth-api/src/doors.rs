@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use hearth_account::Accounts;
 use hearth_delivery::Delivery;
 use hearth_matrix::SigningKey;
@@ -14,7 +15,7 @@ use hearth_sync::{Syncs, Views};
 use hearth_user::Users;
 use hearth_user::presence::Presence;
 
-use crate::{Limits, Origins, Shutdown, Transactions};
+use crate::{Bodies, Limits, Origins, Shutdown, Transactions};
 
 /// The state of all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct Doors {
     pub transactions: Transactions,
     /// What other servers ask just now.
     pub origins: Origins,
+    /// What is held of that as it comes in.
+    pub bodies: Bodies,
     /// The server wants to stop.
     pub shutdown: Shutdown,
     /// Makes a signing key and puts it where the next start finds it.
@@ -61,7 +64,7 @@ pub struct Doors {
 pub type NewSigningKey = Arc<dyn Fn() -> Result<SigningKey, String> + Send + Sync>;
 
 /// Writes the page of metrics in Prometheus' text format.
-pub type MetricsPage = Arc<dyn Fn() -> String + Send + Sync>;
+pub type MetricsPage = Arc<dyn Fn() -> BoxFuture<'static, String> + Send + Sync>;
 
 /// What the doors are told by the settings.
 #[derive(Clone, Debug)]

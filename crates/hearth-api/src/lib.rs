@@ -4,6 +4,7 @@
 //! panics), the route table (`route.rs`, `router.rs`), the limits (`limits`), the extractors (`extract`) and reaches a handler, which calls one
 //! domain function. Handlers live in a folder per door, one file per chapter of the specification.
 
+mod bodies;
 mod client;
 mod cors;
 mod doors;
@@ -19,6 +20,7 @@ pub mod serve;
 mod shutdown;
 mod threshold;
 
+pub use bodies::Bodies;
 pub use doors::{DoorOptions, Doors, MetricsPage};
 pub use error::ApiError;
 pub use extract::{ClientAddress, JsonBody, Matrix, OptionalSender, Sender};

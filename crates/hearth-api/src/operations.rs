@@ -38,5 +38,5 @@ async fn ready(State(doors): State<Doors>) -> Response {
 
 /// Prometheus' text format.
 async fn metrics(State(doors): State<Doors>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (doors.metrics)()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (doors.metrics)().await).into_response()
 }

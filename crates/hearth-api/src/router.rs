@@ -56,7 +56,8 @@ pub fn router(doors: Doors, resources: &[Resource]) -> Router {
             }
             let is_limited = matches!(route.resource, Resource::Client | Resource::Media);
             let class = is_limited.then(|| Class::of(&route.method, path));
-            let record = Arc::new(RouteRecord::new(&route.method, path, route.body_size_bytes, class));
+            let bodies = (route.resource == Resource::Federation).then(|| doors.bodies.clone());
+            let record = Arc::new(RouteRecord::new(&route.method, path, route.body_size_bytes, class, bodies));
             let handler = Erased { record, call: Arc::clone(&route.call) };
             router = router.route(path, MethodRouter::new().on(filter, handler));
         }

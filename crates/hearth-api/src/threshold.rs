@@ -18,20 +18,23 @@ use http_body::Body as _;
 use metrics::{Counter, Histogram};
 use tower::Service;
 
+use crate::bodies::Held;
 use crate::error::Cause;
 use crate::limits::Class;
-use crate::{ApiError, cors};
+use crate::{ApiError, Bodies, cors};
 
 /// What is learnt about a request on its way in. Travels in its extensions.
 pub(crate) struct Record {
     pub(crate) client: IpAddr,
     route: OnceLock<Arc<RouteRecord>>,
     user: OnceLock<OwnedUserId>,
+    /// What is held of its body, until it is answered.
+    body: OnceLock<Held>,
 }
 
 impl Record {
     fn new(client: IpAddr) -> Self {
-        Self { client, route: OnceLock::new(), user: OnceLock::new() }
+        Self { client, route: OnceLock::new(), user: OnceLock::new(), body: OnceLock::new() }
     }
 
     /// The record of the request with these extensions.
@@ -50,6 +53,10 @@ impl Record {
     pub(crate) fn set_user(&self, user_id: &UserId) {
         let _ = self.user.set(user_id.to_owned());
     }
+
+    pub(crate) fn hold(&self, body: Held) {
+        let _ = self.body.set(body);
+    }
 }
 
 /// What is known about a route: its name, its limits, its counters.
@@ -59,17 +66,26 @@ pub(crate) struct RouteRecord {
     pub(crate) body_size_bytes: usize,
     /// What its requests count as; none if they are not limited.
     pub(crate) class: Option<Class>,
+    /// Where its requests' bodies are counted; none if they are not.
+    pub(crate) bodies: Option<Bodies>,
     duration: OnceLock<Histogram>,
     by_status: Mutex<Vec<(StatusCode, Counter)>>,
 }
 
 impl RouteRecord {
-    pub(crate) fn new(method: &Method, path: &str, body_size_bytes: usize, class: Option<Class>) -> Self {
+    pub(crate) fn new(
+        method: &Method,
+        path: &str,
+        body_size_bytes: usize,
+        class: Option<Class>,
+        bodies: Option<Bodies>,
+    ) -> Self {
         Self {
             method: method.clone(),
             path: path.into(),
             body_size_bytes,
             class,
+            bodies,
             duration: OnceLock::new(),
             by_status: Mutex::default(),
         }

@@ -1,11 +1,11 @@
 //! Who has work: rooms with news, servers that are being sent to, servers that wait for their time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
-use hearth_store::{RoomNum, StoreError, UserNum, WallTime};
+use hearth_store::{Destination, Position, RoomNum, StoreError, UserNum, WallTime};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 
@@ -19,7 +19,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Who types on is told again so often: servers forget who they hear no more of, some after 30 seconds.
 const TYPES_ON_MS: i64 = 25_000;
 /// Servers of one room that are told of typing and the like.
-const SERVERS: i64 = 100_000;
+pub(crate) const SERVERS: i64 = 100_000;
+/// Who comes into a room is told of presence, and of his, so much later: before, the other servers need not know of each other.
+const GREETED_AFTER_MS: i64 = 5_000;
+/// Those who wait for that. The others hear of it when it is told anew that somebody is there.
+const NEWCOMERS: usize = 10_000;
 
 /// Who has work.
 #[derive(Default)]
@@ -36,17 +40,41 @@ struct State {
     aside: FxHashSet<OwnedServerName>,
     typing: FxHashSet<RoomNum>,
     presence: FxHashSet<UserNum>,
+    /// Who came into rooms lately, the first of them first.
+    newcomers: VecDeque<(i64, Newcomer)>,
     /// Servers with a task, and what has come for them since it looked last.
     busy: FxHashMap<OwnedServerName, Pending>,
     /// Servers that are to get a task.
     starting: Vec<OwnedServerName>,
     /// Servers that don't answer, by when they are tried again.
     waiting: BTreeSet<(i64, OwnedServerName)>,
-    waits_until: FxHashMap<OwnedServerName, i64>,
+    rests: FxHashMap<OwnedServerName, Rest>,
     /// Since when the servers with a task lack what their task is at.
-    behind: FxHashMap<OwnedServerName, i64>,
+    behind: FxHashMap<OwnedServerName, Behind>,
     /// Who typed when the servers of his room were told last.
     typers: FxHashMap<RoomNum, Typers>,
+}
+
+/// Somebody, of whichever server, who came into a room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) room: RoomNum,
+    pub(crate) user: UserNum,
+    /// With what.
+    pub(crate) position: Position,
+}
+
+/// A server that doesn't answer.
+struct Rest {
+    until_ms: i64,
+    lacking_since_ms: i64,
+}
+
+/// What a server's task is at.
+struct Behind {
+    /// Since when, in this try.
+    since_ms: i64,
+    lacking_since_ms: i64,
 }
 
 /// Who typed in a room when its servers were told last.
@@ -109,6 +137,14 @@ impl Board {
         self.news.notify_one();
     }
 
+    pub(crate) fn newcomer(&self, newcomer: Newcomer, now_ms: i64) {
+        let mut state = self.state();
+        if state.newcomers.len() < NEWCOMERS {
+            state.newcomers.push_back((now_ms + GREETED_AFTER_MS, newcomer));
+            self.news.notify_one();
+        }
+    }
+
     /// A server has shown life: it need not wait any longer.
     pub(crate) fn lives(&self, server: &ServerName, now_ms: i64) {
         self.state().resume(server, false, now_ms);
@@ -119,7 +155,7 @@ impl Board {
     pub(crate) async fn wait(&self, time: &WallTime) {
         let somebody_waits = {
             let state = self.state();
-            !state.waiting.is_empty() || !state.typers.is_empty()
+            !state.waiting.is_empty() || !state.typers.is_empty() || !state.newcomers.is_empty()
         };
         if somebody_waits {
             let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
@@ -156,14 +192,15 @@ impl Board {
             return None;
         }
         let pending = std::mem::take(pending);
-        state.behind.insert(server.to_owned(), pending.since_ms);
+        let Pending { since_ms, lacking_since_ms, .. } = pending;
+        state.behind.insert(server.to_owned(), Behind { since_ms, lacking_since_ms });
         Some(pending)
     }
 
     /// What a server's task does.
     pub(crate) fn task_of(&self, server: &ServerName) -> Task {
         let state = self.state();
-        if let Some(until_ms) = state.waits_until.get(server) {
+        if let Some(Rest { until_ms, .. }) = state.rests.get(server) {
             return Task::Waits { until_ms: *until_ms };
         }
         match state.busy.contains_key(server) {
@@ -174,17 +211,27 @@ impl Board {
 
     /// Since when the slowest of the servers that answer lacks something.
     pub(crate) fn slowest_since(&self) -> Option<i64> {
-        self.state().behind.values().copied().min()
+        self.state().behind.values().map(|behind| behind.since_ms).min()
+    }
+
+    /// The servers that have lacked something for longest, since before a time, with since when: at most `most`, whether they
+    /// answer or not.
+    pub(crate) fn longest_lacking(&self, before_ms: i64, most: usize) -> Vec<(OwnedServerName, i64)> {
+        let state = self.state();
+        let resting = state.rests.iter().map(|(server, rest)| (rest.lacking_since_ms, server));
+        let served = state.behind.iter().map(|(server, behind)| (behind.lacking_since_ms, server));
+        let mut lacking: Vec<_> = resting.chain(served).filter(|(since_ms, _)| *since_ms < before_ms).collect();
+        lacking.sort_unstable();
+        lacking.into_iter().take(most).map(|(since_ms, server)| (server.clone(), since_ms)).collect()
     }
 
     /// A server does not answer: its task ends, and it is tried again at a time.
-    pub(crate) fn park(&self, server: &ServerName, until_ms: i64) {
+    pub(crate) fn park(&self, server: &ServerName, until_ms: i64, now_ms: i64) {
         let mut state = self.state();
-        state.busy.remove(server);
-        state.behind.remove(server);
-        state.waits_until.insert(server.to_owned(), until_ms);
-        state.waiting.insert((until_ms, server.to_owned()));
-        metrics::gauge!("hearth_delivery_destinations_waiting").set(state.waiting.len() as f64);
+        let pending = state.busy.remove(server).filter(|pending| !pending.is_empty());
+        let behind = state.behind.remove(server).map(|behind| behind.lacking_since_ms);
+        let since_ms = pending.map(|pending| pending.lacking_since_ms).into_iter().chain(behind).min();
+        state.rest(server, until_ms, since_ms.unwrap_or(now_ms));
         drop(state);
         self.news.notify_one();
     }
@@ -200,12 +247,38 @@ impl Board {
     pub(crate) fn take_presence(&self) -> FxHashSet<UserNum> {
         std::mem::take(&mut self.state().presence)
     }
+
+    /// Who came into rooms, and has been there for a moment.
+    pub(crate) fn take_newcomers(&self, now_ms: i64) -> Vec<Newcomer> {
+        let mut state = self.state();
+        let due = state.newcomers.iter().take_while(|(due_ms, _)| *due_ms <= now_ms).count();
+        state.newcomers.drain(..due).map(|(_, newcomer)| newcomer).collect()
+    }
+
+    /// Has the presence of some users told to a server.
+    pub(crate) fn tell(&self, server: &ServerName, users: &[UserNum], now_ms: i64) {
+        if !users.is_empty() {
+            self.state().hand(server, now_ms, |pending| pending.presence.extend(users));
+        }
+    }
 }
 
 impl State {
+    /// A server is tried again at a time, and not at the one that was meant before.
+    fn rest(&mut self, server: &ServerName, until_ms: i64, lacking_since_ms: i64) {
+        let mut rest = Rest { until_ms, lacking_since_ms };
+        if let Some(before) = self.rests.remove(server) {
+            self.waiting.remove(&(before.until_ms, server.to_owned()));
+            rest.lacking_since_ms = lacking_since_ms.min(before.lacking_since_ms);
+        }
+        self.rests.insert(server.to_owned(), rest);
+        self.waiting.insert((until_ms, server.to_owned()));
+        metrics::gauge!("hearth_delivery_destinations_waiting").set(self.waiting.len() as f64);
+    }
+
     /// Has something put down for a server, unless it waits: then all is found when its time has come.
     fn hand(&mut self, server: &ServerName, now_ms: i64, put: impl FnOnce(&mut Pending)) {
-        if self.waits_until.contains_key(server) {
+        if self.rests.contains_key(server) {
             return;
         }
         let pending = match self.busy.get_mut(server) {
@@ -216,17 +289,18 @@ impl State {
             }
         };
         if pending.is_empty() {
-            pending.since_ms = now_ms;
+            (pending.since_ms, pending.lacking_since_ms) = (now_ms, now_ms);
         }
         put(pending);
     }
 
     fn resume(&mut self, server: &ServerName, doubtful: bool, now_ms: i64) {
-        let Some(until) = self.waits_until.remove(server) else { return };
-        self.waiting.remove(&(until, server.to_owned()));
+        let Some(Rest { until_ms, lacking_since_ms }) = self.rests.remove(server) else { return };
+        self.waiting.remove(&(until_ms, server.to_owned()));
         metrics::gauge!("hearth_delivery_destinations_waiting").set(self.waiting.len() as f64);
         self.hand(server, now_ms, |pending| {
             (pending.look, pending.doubtful, pending.lives) = (true, doubtful, !doubtful);
+            pending.lacking_since_ms = lacking_since_ms;
         });
     }
 }
@@ -243,19 +317,17 @@ impl Inner {
     pub(crate) async fn take_up(&self) -> Result<(), StoreError> {
         let lacking = self.store.read(|tx| {
             let servers = tx.deliveries().servers_with_work()?;
-            let retry = |tx: &mut hearth_store::Tx<'_>, server: &Arc<str>| {
-                Ok::<_, StoreError>(tx.destinations().get(server)?.map_or(0, |destination| destination.retry_ts))
-            };
-            servers.into_iter().map(|server| Ok((retry(tx, &server)?, server))).collect::<Result<Vec<_>, StoreError>>()
+            let with_destination = |name: Arc<str>| Ok((tx.destinations().get(&name)?.unwrap_or_default(), name));
+            servers.into_iter().map(with_destination).collect::<Result<Vec<_>, StoreError>>()
         });
         let now = self.time.now_ms();
-        for (retry_ts, name) in lacking.await? {
+        for (Destination { retry_ts, failing_since_ts, .. }, name) in lacking.await? {
             let Ok(server) = OwnedServerName::try_from(&*name) else { continue };
             if !self.is_served(&server) {
                 continue;
             }
             if retry_ts > now {
-                self.board.park(&server, retry_ts);
+                self.board.park(&server, retry_ts, failing_since_ts.unwrap_or(now));
             } else {
                 self.board.state().hand(&server, now, |pending| pending.look = true);
             }
@@ -282,7 +354,7 @@ impl Inner {
         Ok(())
     }
 
-    fn served<'a>(&'a self, servers: &'a [Arc<str>]) -> impl Iterator<Item = &'a ServerName> {
+    pub(crate) fn served<'a>(&'a self, servers: &'a [Arc<str>]) -> impl Iterator<Item = &'a ServerName> {
         let names = servers.iter().filter_map(|name| <&ServerName>::try_from(&**name).ok());
         names.filter(|server| self.is_served(server))
     }
@@ -323,30 +395,50 @@ impl Inner {
             }
         }
     }
+}
 
-    /// What our users are, for the servers of those they share rooms with.
-    pub(crate) async fn tell_presence(&self, users: FxHashSet<UserNum>) -> Result<(), StoreError> {
-        let seen = self.presence.of_all(users.into_iter());
-        for seen in seen {
-            if seen.shown.user_id.split_once(':').is_none_or(|(_, server)| server != self.own.as_str()) {
-                continue;
-            }
-            let user = seen.user;
-            let read = self.store.read(move |tx| {
-                let mut servers: FxHashSet<Arc<str>> = FxHashSet::default();
-                for row in tx.members().rooms_of_user(user, hearth_store::Membership::Join)? {
-                    servers.extend(tx.rooms().servers(row.room, SERVERS)?);
-                }
-                Ok(servers.into_iter().collect::<Vec<_>>())
-            });
-            let servers = read.await?;
-            let mut state = self.board.state();
-            for server in self.served(&servers) {
-                state.hand(server, self.time.now_ms(), |pending| {
-                    pending.presence.insert(user);
-                });
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(name: &str) -> OwnedServerName {
+        name.try_into().expect("a server name")
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_parked_again_is_tried_once_at_the_newer_time() {
+        let (board, there, time) = (Board::default(), server("a.org"), WallTime::manual(1_000));
+        board.park(&there, 2_000, 1_000);
+        board.park(&there, 3_000, 1_500);
+        time.advance(1_500);
+        board.wait(&time).await;
+        assert!(board.take_starting().is_empty());
+        assert_eq!(board.task_of(&there), Task::Waits { until_ms: 3_000 });
+        time.advance(500);
+        board.news.notify_one();
+        board.wait(&time).await;
+        assert_eq!(board.take_starting(), [there]);
+    }
+
+    #[test]
+    fn who_lacks_something_longest_is_named_first_over_all_tries() {
+        let board = Board::default();
+        for n in 0..30 {
+            let there = server(&format!("s{n}.org"));
+            board.state().hand(&there, 1_000 + n, |pending| pending.look = true);
+            board.next(&there);
+            board.park(&there, 10_000, 5_000);
         }
-        Ok(())
+        // Being tried once more does not make it any better.
+        board.lives(&server("s7.org"), 6_000);
+        board.next(&server("s7.org"));
+        assert_eq!(board.slowest_since(), Some(6_000));
+        let named = board.longest_lacking(1_025, 20);
+        let expected: Vec<_> = (0..20).map(|n| (server(&format!("s{n}.org")), 1_000 + n)).collect();
+        assert_eq!(named, expected);
+        assert_eq!(board.longest_lacking(1_005, 20).len(), 5, "the others lack it for too short a time");
+        // It has got what it lacked.
+        board.next(&server("s7.org"));
+        assert!(board.longest_lacking(i64::MAX, 30).iter().all(|(there, _)| *there != server("s7.org")));
     }
 }

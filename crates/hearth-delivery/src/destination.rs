@@ -60,7 +60,8 @@ struct Served<'a> {
 impl Drop for Served<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.inner.board.park(self.server, self.inner.time.now_ms() + AFTER_REFUSAL_MS);
+            let now = self.inner.time.now_ms();
+            self.inner.board.park(self.server, now + AFTER_REFUSAL_MS, now);
         }
     }
 }
@@ -75,7 +76,7 @@ pub(crate) async fn run(inner: &Inner, server: OwnedServerName) {
             inner.time.now_ms() + PAUSE_AFTER_FAILURE.as_millis() as i64
         }
     };
-    inner.board.park(&server, until_ms);
+    inner.board.park(&server, until_ms, inner.time.now_ms());
 }
 
 async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {

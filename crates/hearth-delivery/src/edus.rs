@@ -13,8 +13,10 @@ use serde_json::{Map, Value, json};
 /// What has come for a server since its task looked last.
 #[derive(Default)]
 pub(crate) struct Pending {
-    /// When the first of it came.
+    /// When the first of it came, or when the server was tried again.
     pub(crate) since_ms: i64,
+    /// Since when the server lacks something, over all tries.
+    pub(crate) lacking_since_ms: i64,
     /// There may be something after its position: events or receipts.
     pub(crate) look: bool,
     /// It did not answer when it was tried last.

@@ -8,6 +8,7 @@
 mod board;
 mod destination;
 mod edus;
+mod presence;
 mod status;
 mod transaction;
 
@@ -16,14 +17,14 @@ use std::sync::Arc;
 use hearth_matrix::ruma::{OwnedServerName, ServerName, UserId};
 use hearth_remote::Remote;
 use hearth_room::Typing;
-use hearth_store::{Announced, Change, Store, WallTime};
+use hearth_store::{Announced, Change, Membership, Store, WallTime};
 use hearth_user::presence::Presence;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::board::Board;
 pub use crate::board::Task;
-pub use crate::status::{Behind, Status};
+use crate::board::{Board, Newcomer};
+pub use crate::status::{Behind, Lag, Status};
 
 /// Servers that something is sent to at once.
 const SENDING: usize = 256;
@@ -78,6 +79,15 @@ impl Delivery {
                     }
                 });
             }
+            let newcomers = self.inner.board.take_newcomers(self.inner.time.now_ms());
+            if !newcomers.is_empty() {
+                let inner = Arc::clone(&self.inner);
+                tasks.spawn(async move {
+                    if let Err(error) = inner.greet(newcomers).await {
+                        tracing::warn!(%error, "who has come into rooms can't be told of presence");
+                    }
+                });
+            }
             tokio::select! {
                 () = self.inner.board.wait(&self.inner.time) => {}
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
@@ -129,12 +139,25 @@ impl Inner {
 
     /// Runs on the committing thread.
     fn hear(&self, announced: &[Announced]) {
-        for Announced { change, .. } in announced {
+        for Announced { change, position } in announced {
             match change {
-                Change::Event(event) if event.outbound => {
-                    let target = event.membership.and(event.pdu.state_key.as_deref());
-                    let target = target.and_then(|target| <&UserId>::try_from(target).ok());
-                    self.board.event(event.room, target.map(UserId::server_name).filter(|server| !self.is_own(server)));
+                Change::Event(event) => {
+                    if let Some((user, before, Membership::Join)) = event.membership
+                        && before != Some(Membership::Join)
+                    {
+                        let newcomer = Newcomer { room: event.room, user, position: *position };
+                        self.board.newcomer(newcomer, self.time.now_ms());
+                    }
+                    if event.outbound {
+                        let target = event.membership.and(event.pdu.state_key.as_deref());
+                        let target =
+                            target.and_then(|target| <&UserId>::try_from(target).ok()).map(UserId::server_name);
+                        self.board.event(event.room, target.filter(|server| !self.is_own(server)));
+                    }
+                }
+                Change::MemberDecided(decision) if decision.after == Membership::Join => {
+                    let newcomer = Newcomer { room: decision.room, user: decision.user, position: *position };
+                    self.board.newcomer(newcomer, self.time.now_ms());
                 }
                 Change::Receipt { room, private: false, receipt, .. } => {
                     let user = <&UserId>::try_from(&*receipt.user_id);

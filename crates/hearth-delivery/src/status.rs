@@ -15,6 +15,8 @@ const ROOMS: usize = 1_000;
 const NAMED: i64 = 100;
 /// Servers that a list looks at.
 const SERVERS: i64 = 500;
+/// Who lacks something for less than this is being served.
+const LAGS_MS: i64 = 10_000;
 
 /// How it stands with a server.
 #[derive(Clone, Debug)]
@@ -46,6 +48,19 @@ pub struct Behind {
     pub more: bool,
     /// When the oldest of them was sent.
     pub oldest_ts: Option<i64>,
+}
+
+/// A server that is behind or does not answer, in numbers.
+#[derive(Clone, Debug)]
+pub struct Lag {
+    /// Which.
+    pub server: OwnedServerName,
+    /// Failures in a row.
+    pub failures: i64,
+    /// Events that it lacks, as far as they are counted.
+    pub events: usize,
+    /// How long it has lacked something; zero if it lacks nothing.
+    pub behind_ms: i64,
 }
 
 impl Delivery {
@@ -80,6 +95,36 @@ impl Delivery {
         });
         all.truncate(limit);
         Ok(all)
+    }
+
+    /// The servers that have been behind for longest, then those that have been silent for longest, at most `limit`: what a look
+    /// that is taken every few seconds may cost.
+    pub async fn slowest(&self, limit: usize) -> Result<Vec<Lag>, StoreError> {
+        let Inner { board, store, time, .. } = &*self.inner;
+        let now = time.now_ms();
+        let mut servers: Vec<(OwnedServerName, Option<i64>)> = Vec::with_capacity(limit);
+        servers.extend(
+            board.longest_lacking(now - LAGS_MS, limit).into_iter().map(|(server, since)| (server, Some(since))),
+        );
+        let failing = store.read(move |tx| tx.destinations().failing(limit as i64)).await?;
+        for server in failing.iter().filter_map(|name| OwnedServerName::try_from(&**name).ok()) {
+            if servers.len() < limit && servers.iter().all(|(known, _)| *known != server) {
+                servers.push((server, None));
+            }
+        }
+        let mut lags = Vec::with_capacity(servers.len());
+        for (server, since) in servers {
+            let Status { destination, behind, .. } = self.inner.status(&server, EVENTS / 10).await?;
+            // A restart has forgotten since when, the events have not.
+            let since = since.into_iter().chain(behind.oldest_ts).min();
+            lags.push(Lag {
+                server,
+                failures: destination.map_or(0, |destination| destination.failures),
+                events: behind.events,
+                behind_ms: since.map_or(0, |since| (now - since).max(0)),
+            });
+        }
+        Ok(lags)
     }
 
     /// Writes down the measures that are of the moment.

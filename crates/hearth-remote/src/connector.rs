@@ -33,8 +33,9 @@ pub(crate) const TARGET_TIMEOUT: Duration = Duration::from_secs(10);
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// So many addresses of a host are tried.
 pub(crate) const MOST_ADDRESSES: usize = 8;
-/// So many connections may be in the making at once, in each manner: silent servers keep no web page waiting, nor the reverse.
-const MOST_CONNECTING: usize = 512;
+/// So many connections may be in the making at once, by manner: silent servers keep no web page waiting, nor the reverse, and made-up
+/// ones nobody but each other.
+const MOST_CONNECTING: [usize; 4] = [128, 256, 512, 256];
 const FEDERATION_PORT: u16 = 8448;
 
 /// Why there is no connection.
@@ -81,7 +82,8 @@ pub(crate) struct Shared {
     names: Arc<dyn Names>,
     pub(crate) filter: AddressFilter,
     tls: TlsConnector,
-    connecting: [Semaphore; 2],
+    /// By manner.
+    connecting: [Semaphore; 4],
 }
 
 /// A place where a host is looked for.
@@ -99,7 +101,7 @@ pub(crate) struct Targets {
 
 impl Connector {
     pub(crate) fn new(names: Arc<dyn Names>, filter: AddressFilter, tls: Arc<ClientConfig>) -> Self {
-        let connecting = [(); 2].map(|()| Semaphore::new(MOST_CONNECTING));
+        let connecting = MOST_CONNECTING.map(Semaphore::new);
         let shared = Shared { names, filter, tls: TlsConnector::from(tls), connecting };
         Self { shared: Arc::new(shared), manner: Manner::Web }
     }
@@ -115,12 +117,7 @@ impl Connector {
 
 impl Shared {
     async fn connect(&self, manner: Manner, uri: Uri) -> Result<Socket, ConnectError> {
-        let [web, federation] = &self.connecting;
-        let turns = match manner {
-            Manner::Web => web,
-            Manner::Federation => federation,
-        };
-        let _turn = turns.acquire().await.map_err(|_| ConnectError::NoHost)?;
+        let _turn = self.connecting[manner as usize].acquire().await.map_err(|_| ConnectError::NoHost)?;
         let host = Host::parse(uri.host().ok_or(ConnectError::NoHost)?);
         let secure = uri.scheme_str() != Some("http");
         let targets = self.targets(manner, &host, uri.port_u16(), secure).await?.list;
@@ -144,10 +141,10 @@ impl Shared {
         secure: bool,
     ) -> Result<Targets, ConnectError> {
         let at = |port| Targets { list: vec![Target { host: host.clone(), port }], service: None };
-        match (manner, port) {
-            (_, Some(port)) => Ok(at(port)),
-            (Manner::Web, None) => Ok(at(if secure { 443 } else { 80 })),
-            (Manner::Federation, None) => self.federation_targets(host).await,
+        match port {
+            Some(port) => Ok(at(port)),
+            None if manner.is_between_servers() => self.federation_targets(host).await,
+            None => Ok(at(if secure { 443 } else { 80 })),
         }
     }
 

@@ -22,13 +22,26 @@ const IDLE_PER_HOST: usize = 4;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
-/// How a URL's host becomes a target.
+/// How a URL's host becomes a target. Each manner has turns of its own to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// As browsers do: the scheme's port.
     Web,
+    /// The same, to find out where a Matrix server is.
+    Discovery,
     /// As Matrix servers do: SRV records, port 8448.
     Federation,
+    /// The same, to ask for keys: also those of servers that are made up.
+    Keys,
+}
+
+impl Manner {
+    const ALL: [Self; 4] = [Self::Web, Self::Discovery, Self::Federation, Self::Keys];
+
+    /// Whether it goes to Matrix servers as such.
+    pub(crate) fn is_between_servers(self) -> bool {
+        matches!(self, Self::Federation | Self::Keys)
+    }
 }
 
 /// What a request may cost.
@@ -66,8 +79,8 @@ pub enum HttpError {
 /// The client of everything that goes out. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
-    web: Client<Connector, Full<Bytes>>,
-    federation: Client<Connector, Full<Bytes>>,
+    /// By manner.
+    clients: [Client<Connector, Full<Bytes>>; 4],
     user_agent: HeaderValue,
     /// For those who want to know why there is no connection.
     pub(crate) connector: Connector,
@@ -91,8 +104,7 @@ impl HttpClient {
             .http1_max_buf_size(MAX_HEADER_BYTES as usize)
             .http2_adaptive_window(true);
         Ok(Self {
-            web: builder.build(connector.in_manner(Manner::Web)),
-            federation: builder.build(connector.in_manner(Manner::Federation)),
+            clients: Manner::ALL.map(|manner| builder.build(connector.in_manner(manner))),
             user_agent: HeaderValue::from_static(concat!("Hearth/", env!("CARGO_PKG_VERSION"))),
             connector,
             roots: store,
@@ -127,13 +139,10 @@ impl HttpClient {
 
     async fn begin(&self, manner: Manner, mut request: Request<Bytes>) -> Result<Response<Incoming>, HttpError> {
         request.headers_mut().entry(header::USER_AGENT).or_insert_with(|| self.user_agent.clone());
-        let client = match manner {
-            Manner::Web => &self.web,
-            Manner::Federation => &self.federation,
-        };
+        let client = &self.clients[manner as usize];
         // A kept connection may have died without our noticing: once more, on a fresh one. Between servers every request
         // may be repeated.
-        let again = (manner == Manner::Federation || request.method().is_idempotent()).then(|| request.clone());
+        let again = (manner.is_between_servers() || request.method().is_idempotent()).then(|| request.clone());
         match client.request(request.map(Full::new)).await.map_err(http_error) {
             Err(HttpError::Broken(_)) if let Some(again) = again => {
                 client.request(again.map(Full::new)).await.map_err(http_error)

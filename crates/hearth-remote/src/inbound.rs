@@ -121,23 +121,28 @@ impl Remote {
         Ok(Claim { origin, signatures })
     }
 
+    /// Whether all that a claim can be proved with is in memory, so that nobody is asked for it.
+    pub fn can_prove(&self, claim: &Claim) -> bool {
+        let now = self.0.time.now_ms();
+        claim.signatures.iter().all(|signature| {
+            let wanted = WantedKey { server: claim.origin.clone(), key_id: signature.key_id.clone(), at: Some(now) };
+            self.keys().at_hand(&wanted).is_some()
+        })
+    }
+
     /// Finds out which server sends a request.
     pub async fn authenticate(&self, request: Inbound<'_>) -> Result<OwnedServerName, AuthenticateError> {
-        let Claim { origin, signatures } = self.claim(request.headers)?;
+        let claim = self.claim(request.headers)?;
+        let is_at_hand = self.can_prove(&claim);
+        let Claim { origin, signatures } = claim;
         let first = signatures.first().ok_or(XMatrixError::Missing)?;
         let message = first
             .message(self.server_name(), request.method, request.uri, request.body)
             .map_err(|_| AuthenticateError::NotJson)?;
         let key_ids: Vec<&str> = signatures.iter().map(|signature| signature.key_id.as_str()).collect();
         let now = self.0.time.now_ms();
-        let at_hand = |key_id: &&str| {
-            let wanted = WantedKey { server: origin.clone(), key_id: (*key_id).to_owned(), at: Some(now) };
-            self.keys().at_hand(&wanted).is_some()
-        };
         let _place = match request.address {
-            Some(address) if !key_ids.iter().all(at_hand) => {
-                Some(self.0.strangers.enter(address).ok_or(AuthenticateError::TooMany)?)
-            }
+            Some(address) if !is_at_hand => Some(self.0.strangers.enter(address).ok_or(AuthenticateError::TooMany)?),
             _ => None,
         };
         let keys = self.keys().find_now(&origin, &key_ids).await?;

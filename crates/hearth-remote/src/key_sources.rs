@@ -162,8 +162,7 @@ impl KeySources {
                     .header(http::header::CONTENT_TYPE, "application/json")
                     .body(body),
             };
-            let response =
-                self.client.send(Manner::Federation, request.map_err(|_| SourceError::Name)?, limits).await?;
+            let response = self.client.send(Manner::Keys, request.map_err(|_| SourceError::Name)?, limits).await?;
             match response.status() {
                 StatusCode::OK => Ok(response.into_body()),
                 status => Err(SourceError::Status(status)),

@@ -26,8 +26,13 @@ impl Remote {
     }
 
     /// What we know of other servers' keys, signed by them and by us. For each server: until when, at least, its keys should be
-    /// good. A server that can't be asked any more is answered for with what it said last.
-    pub async fn vouch(&self, wanted: BTreeMap<OwnedServerName, i64>) -> Result<Vec<String>, StoreError> {
+    /// good. A server that can't be asked any more is answered for with what it said last; so is one that is not to be asked,
+    /// which `may_ask` says of each that has to be.
+    pub async fn vouch(
+        &self,
+        wanted: BTreeMap<OwnedServerName, i64>,
+        mut may_ask: impl FnMut() -> bool,
+    ) -> Result<Vec<String>, StoreError> {
         let Inner { server_name, signing_key, keys, store, time, .. } = &*self.0;
         let wanted: BTreeMap<OwnedServerName, i64> = wanted.into_iter().take(MOST_SERVERS).collect();
         let names: BTreeSet<String> =
@@ -54,6 +59,7 @@ impl Remote {
             })
             .map(|(server, _)| server.clone())
             .take(MOST_ASKED)
+            .take_while(|_| may_ask())
             .collect();
         if !stale.is_empty() {
             keys.refresh(stale).await;

@@ -130,7 +130,7 @@ impl WellKnowns {
         for _ in 0..=MOST_REDIRECTS {
             let mut request = Request::new(Bytes::new());
             *request.uri_mut() = uri.clone();
-            let response = match self.client.send(Manner::Web, request, LIMITS).await {
+            let response = match self.client.send(Manner::Discovery, request, LIMITS).await {
                 Ok(response) => response,
                 Err(error) => return (Answer::Unknown, format!("{uri} can't be asked: {error}")),
             };

@@ -37,8 +37,8 @@ pub use create::{CreateRoom, Preset};
 pub use directory::{DirectoryFilter, DirectoryPage, DirectoryRoom};
 pub use error::RoomError;
 pub use inbound::{
-    Answer, DUMMY_EVENT, Dropped, Heard, Invitation, JoinAnswer, MissingEvents, Neighbours, Received, Refusal, StateAt,
-    StateBefore, StateIdsAt, Template, Unanswered, Verdict, WantedKey, Welcomed,
+    Answer, Backlog, DUMMY_EVENT, Dropped, Heard, Invitation, JoinAnswer, MissingEvents, Neighbours, Received, Refusal,
+    StateAt, StateBefore, StateIdsAt, Template, Unanswered, Verdict, WantedKey, Welcomed,
 };
 pub use membership::MemberAction;
 pub use mutual_rooms::MutualRooms;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hearth_account::{Accounts, AccountsConfig, RegistrationOptions, Secret};
 use hearth_api::serve::{self, Bind, BindError, Bound, GROUP_MODE, ListenerOptions, OWNER_MODE, Serving, TlsFiles};
-use hearth_api::{DoorOptions, Doors, LimitOptions, Limits, Origins, Shutdown, ShutdownTrigger, Transactions};
+use hearth_api::{Bodies, DoorOptions, Doors, LimitOptions, Limits, Origins, Shutdown, ShutdownTrigger, Transactions};
 use hearth_delivery::Delivery;
 use hearth_matrix::CurrentKey;
 use hearth_media::{Kept, Media, MediaConfig, OpenError, Quota, S3Config, Scanner, StorageConfig};
@@ -23,6 +23,7 @@ use crate::neighbours::OverHttp;
 use crate::residence::InRooms;
 use crate::settings::{ClamAv, MediaStorage, Settings};
 use crate::telemetry::Metrics;
+use crate::watch;
 
 /// A server that is whole but doesn't listen: what the command line uses when no server runs.
 pub struct Homeserver {
@@ -121,7 +122,8 @@ impl Homeserver {
             Delivery::new(store.clone(), remote.clone(), rooms.typing().clone(), presence.clone(), time.clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
-        let (measured, lags) = (store.clone(), delivery.clone());
+        let bodies = Bodies::default();
+        let watched = (store.clone(), delivery.clone(), rooms.clone(), bodies.clone());
         let doors = Doors {
             accounts,
             users: Users::new(store.clone()),
@@ -138,15 +140,20 @@ impl Homeserver {
             limits: limits(settings, time),
             transactions: Transactions::default(),
             origins: Origins::default(),
+            bodies,
             shutdown,
             new_signing_key: {
                 let path = data_dir.path().to_owned();
                 Arc::new(move || new_signing_key(&path).map_err(|error| error.to_string()))
             },
             metrics: Arc::new(move || {
-                measured.record_caches();
-                lags.measure();
-                metrics.page()
+                let ((store, delivery, rooms, bodies), metrics) = (watched.clone(), metrics.clone());
+                Box::pin(async move {
+                    store.record_caches();
+                    delivery.measure();
+                    metrics::gauge!("hearth_federation_body_bytes").set(bodies.bytes() as f64);
+                    metrics.page(&watch::worst(&delivery, &rooms).await)
+                })
             }),
         };
         let patience = Duration::from_secs(settings.federation.policy_server_timeout_seconds.into());
@@ -399,6 +406,7 @@ fn limits(settings: &Settings, time: WallTime) -> Limits {
         invites: limits.invites,
         server_invites: limits.server_invites,
         server_invites_to_user: limits.server_invites_to_user,
+        key_lookups: limits.key_lookups,
         uploads: limits.uploads,
         downloads: limits.downloads,
         federation_downloads: limits.federation_downloads,

@@ -11,5 +11,6 @@ mod neighbours;
 mod residence;
 pub mod settings;
 pub mod telemetry;
+mod watch;
 
 pub use homeserver::{Homeserver, Running, StartError};

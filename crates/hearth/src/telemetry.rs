@@ -61,10 +61,12 @@ impl Metrics {
         Self(handle.clone())
     }
 
-    /// The page, in Prometheus' text format.
-    pub fn page(&self) -> String {
+    /// The page, in Prometheus' text format, with these measures of the moment.
+    pub fn page(&self, of_the_moment: &[Measure]) -> String {
         record_process();
-        self.0.render()
+        let mut page = self.0.render();
+        of_the_moment.iter().for_each(|measure| measure.write(&mut page));
+        page
     }
 
     /// Puts what was recorded into its buckets, again and again.
@@ -74,6 +76,31 @@ impl Metrics {
             interval.tick().await;
             self.0.run_upkeep();
         }
+    }
+}
+
+/// A measure whose labels come and go. A recorder would keep each of them for ever, so it is written when the page is.
+pub struct Measure {
+    /// Its name.
+    pub name: &'static str,
+    /// What it tells.
+    pub help: &'static str,
+    /// The name of its label.
+    pub label: &'static str,
+    /// By label.
+    pub values: Vec<(String, f64)>,
+}
+
+impl Measure {
+    fn write(&self, page: &mut String) {
+        let Self { name, help, label, values } = self;
+        page.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        for (of, value) in values {
+            // Strangers choose these names.
+            let of = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            page.push_str(&format!("{name}{{{label}=\"{of}\"}} {value}\n"));
+        }
+        page.push('\n');
     }
 }
 

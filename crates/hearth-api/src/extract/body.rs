@@ -7,11 +7,12 @@ use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::ApiError;
+use crate::bodies::Held;
 use crate::error::json_response;
 use crate::threshold::Record;
 
@@ -23,24 +24,56 @@ const BODY_TIME: Duration = Duration::from_secs(120);
 
 /// Reads a body whole, within the limit of its route.
 pub(super) async fn read(headers: &HeaderMap, extensions: &Extensions, body: Body) -> Result<Bytes, ApiError> {
-    let limit = Record::of(extensions).and_then(Record::route).map_or(BODY_SIZE_BYTES, |route| route.body_size_bytes);
-    let too_large = || ApiError::too_large(format!("The body is larger than {limit} bytes"));
-
+    let record = Record::of(extensions);
+    let route = record.and_then(Record::route);
+    let limit = route.map_or(BODY_SIZE_BYTES, |route| route.body_size_bytes);
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
     // Most requests have no body: no timer for them.
     if announced.is_none() && !headers.contains_key(header::TRANSFER_ENCODING) && http_body::Body::is_end_stream(&body)
     {
         return Ok(Bytes::new());
     }
-    match tokio::time::timeout(BODY_TIME, Box::pin(Limited::new(body, limit).collect())).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::bad_request("M_UNKNOWN", "The body ended early")),
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long")),
+    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(limit);
+    let mut held =
+        record.zip(route.and_then(|route| route.bodies.as_ref())).map(|(record, all)| all.from(record.client));
+    let whole = Box::pin(gather(body, limit, expected, held.as_mut()));
+    let whole = tokio::time::timeout(BODY_TIME, whole)
+        .await
+        .map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long"))??;
+    if let Some((record, held)) = record.zip(held) {
+        record.hold(held);
     }
+    Ok(whole)
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::too_large(format!("The body is larger than {limit} bytes"))
+}
+
+/// A body in one piece, which takes no more memory than is counted, in however many small pieces it comes.
+async fn gather(mut body: Body, limit: usize, expected: usize, mut held: Option<&mut Held>) -> Result<Bytes, ApiError> {
+    let mut whole = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::bad_request("M_UNKNOWN", "The body ended early"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = whole.len() + data.len();
+        if length > limit {
+            return Err(too_large(limit));
+        }
+        let room = whole.capacity();
+        if length > room {
+            let more = length.max(expected.min(2 * room)) - room;
+            if let Some(held) = &mut held {
+                held.grow(more)?;
+            }
+            whole.reserve_exact(room + more - whole.len());
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.into())
 }
 
 /// Tells a body that is no JSON from one of the wrong shape. The parser may stumble over the shape first. An empty body was

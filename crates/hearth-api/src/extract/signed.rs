@@ -33,14 +33,18 @@ impl<T: IncomingRequest> FromRequest<Doors> for Signed<T> {
             .await
             .map_err(|_| ApiError::invalid_param("The path is not UTF-8"))?;
         // Who says nothing of himself that can be believed is not heard out.
-        doors.remote.claim(&parts.headers).map_err(refuse)?;
+        let claim = doors.remote.claim(&parts.headers).map_err(refuse)?;
+        let address = Record::of(&parts.extensions).map(|record| record.client);
+        if let Some(address) = address.filter(|_| !doors.remote.can_prove(&claim)) {
+            doors.limits.key_lookup(address)?;
+        }
         let body = body::read(&parts.headers, &parts.extensions, body).await?;
         let inbound = Inbound {
             method: parts.method.as_str(),
             uri: parts.uri.path_and_query().map_or("/", |uri| uri.as_str()),
             headers: &parts.headers,
             body: &body,
-            address: Record::of(&parts.extensions).map(|record| record.client),
+            address,
         };
         let origin = doors.remote.authenticate(inbound).await.map_err(refuse)?;
         if body::is_list(&body) {

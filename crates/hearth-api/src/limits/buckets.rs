@@ -26,7 +26,7 @@ pub(super) struct Key {
 
 /// For whom a bucket counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Of {
+pub(crate) enum Of {
     User(i64),
     /// A fingerprint of an account's name, whether there is such an account or not.
     Account(u64),
@@ -36,7 +36,7 @@ pub(super) enum Of {
 }
 
 impl Of {
-    pub(super) fn address(address: IpAddr) -> Self {
+    pub(crate) fn address(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),

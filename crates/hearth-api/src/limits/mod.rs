@@ -15,7 +15,8 @@ use hearth_matrix::ruma::ServerName;
 use hearth_store::{UserNum, WallTime};
 
 use crate::ApiError;
-use buckets::{Buckets, Key, Of};
+pub(crate) use buckets::Of;
+use buckets::{Buckets, Key};
 pub(crate) use classes::{Class, is_same};
 
 /// A bucket's size, and how fast it fills again.
@@ -56,6 +57,8 @@ pub struct LimitOptions {
     pub server_invites: Rate,
     /// Those of them that are for one user.
     pub server_invites_to_user: Rate,
+    /// Servers whose keys an address has us look for.
+    pub key_lookups: Rate,
     /// Files that a user uploads, or reserves places for.
     pub uploads: Rate,
     /// Files and thumbnails that a user downloads.
@@ -79,6 +82,7 @@ impl Default for LimitOptions {
             invites: Rate::new(500, 300),
             server_invites: Rate::new(500, 300),
             server_invites_to_user: Rate::new(50, 20),
+            key_lookups: Rate::new(1_000, 600),
             uploads: Rate::new(500, 600),
             downloads: Rate::new(5_000, 6_000),
             federation_downloads: Rate::new(5_000, 6_000),
@@ -158,6 +162,11 @@ impl Limits {
         inner.take(Kind::ServerInvites, of(server), 1)
     }
 
+    /// An address has us look for a server's keys: it asks about them, or what comes from there is signed with them.
+    pub(crate) fn key_lookup(&self, address: IpAddr) -> Result<(), ApiError> {
+        self.inner.as_ref().map_or(Ok(()), |inner| inner.take(Kind::KeyLookups, Of::address(address), 1))
+    }
+
     /// Another server fetches a file.
     pub(crate) fn of_server(&self, server: &ServerName) -> Result<(), ApiError> {
         let Some(inner) = &self.inner else { return Ok(()) };
@@ -213,6 +222,7 @@ enum Kind {
     Invites,
     ServerInvites,
     ServerInvitesToUser,
+    KeyLookups,
     Uploads,
     Downloads,
     FederationDownloads,
@@ -232,6 +242,7 @@ impl Kind {
             Self::Invites => options.invites,
             Self::ServerInvites => options.server_invites,
             Self::ServerInvitesToUser => options.server_invites_to_user,
+            Self::KeyLookups => options.key_lookups,
             Self::Uploads => options.uploads,
             Self::Downloads => options.downloads,
             Self::FederationDownloads => options.federation_downloads,
@@ -251,6 +262,7 @@ impl Kind {
             Self::Invites => "invites",
             Self::ServerInvites => "server_invites",
             Self::ServerInvitesToUser => "server_invites_to_user",
+            Self::KeyLookups => "key_lookups",
             Self::Uploads => "uploads",
             Self::Downloads => "downloads",
             Self::FederationDownloads => "federation_downloads",

@@ -177,15 +177,23 @@ pub fn says(body: &'static str) -> Handler {
 
 /// Accepts connections and says nothing.
 pub async fn black_hole() -> SocketAddr {
+    counting_black_hole().await.0
+}
+
+/// The same, with how many connections it has swallowed.
+pub async fn counting_black_hole() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
+    let swallowed = Arc::new(AtomicUsize::new(0));
+    let counted = swallowed.clone();
     tokio::spawn(async move {
         let mut kept = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
             kept.push(stream);
+            counted.fetch_add(1, Ordering::SeqCst);
         }
     });
-    address
+    (address, swallowed)
 }
 
 /// A server that has keys and tells them.

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hearth_matrix::SigningKey;
 use hearth_matrix::ruma::ServerName;
-use hearth_remote::{Notary, Patience, Remote, WantedKey};
+use hearth_matrix::ruma::api::federation::discovery::get_server_version;
+use hearth_remote::{Inbound, Notary, Patience, Remote, WantedKey, XMatrix};
 use hearth_store::WallTime;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
-use crate::harness::{Handler, Matrix, PATIENT, World, full, paths, says, store};
+use crate::harness::{Handler, Matrix, PATIENT, World, counting_black_hole, full, paths, says, store};
 
 const NOW: i64 = 1_700_000_000_000;
 const HOUR: i64 = 3_600_000;
@@ -201,7 +206,7 @@ async fn we_vouch_for_what_servers_said() {
     let remote = world.remote(&us, &time).await;
     let nobody = ServerName::parse("nobody.org").unwrap();
     let ask = BTreeMap::from([(a.name.clone(), NOW), (us.name.clone(), NOW), (nobody, NOW)]);
-    let answer = remote.vouch(ask.clone()).await.unwrap();
+    let answer = remote.vouch(ask.clone(), || true).await.unwrap();
     assert_eq!(answer.len(), 2);
     let about_a = answer.iter().find(|json| json.contains("\"server_name\":\"a.org\"")).unwrap();
     for signer in [&a, &us] {
@@ -211,7 +216,7 @@ async fn we_vouch_for_what_servers_said() {
     // Gone, and answered for with what it said.
     drop(server);
     time.advance(30 * DAY);
-    assert_eq!(remote.vouch(ask).await.unwrap().len(), 2);
+    assert_eq!(remote.vouch(ask, || true).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -253,16 +258,16 @@ async fn a_notary_answers_about_many_and_survives_what_they_say() {
     let server = a.start(&world, a.tells(NOW + DAY)).await;
     let remote = world.remote(&us, &time).await;
     let about = |server: &Matrix| BTreeMap::from([(server.name.clone(), 0)]);
-    assert_eq!(remote.vouch(about(&a)).await.unwrap().len(), 1);
+    assert_eq!(remote.vouch(about(&a), || true).await.unwrap().len(), 1);
     let mut many = about(&a);
     many.extend((0..300).map(|n| (ServerName::parse(format!("n{n}.org")).unwrap(), 0)));
-    assert_eq!(remote.vouch(many).await.unwrap().len(), 1);
+    assert_eq!(remote.vouch(many, || true).await.unwrap().len(), 1);
     drop(server);
     for valid_until_ts in [i64::MIN, i64::MAX] {
         let liar = Matrix::new(&format!("liar{}.org", valid_until_ts.signum()).replace('-', "m"), 3);
         let _server = liar.start(&world, liar.tells(valid_until_ts)).await;
         for _ in 0..2 {
-            remote.vouch(about(&liar)).await.unwrap();
+            remote.vouch(about(&liar), || true).await.unwrap();
             time.advance(HOUR);
         }
     }
@@ -286,4 +291,45 @@ async fn a_notary_that_knows_nothing_is_not_asked_again_at_once() {
     time.advance(61_000);
     assert!(!has(&remote, &nobody, None).await);
     assert_eq!(queries(), 2);
+}
+
+#[tokio::test]
+async fn servers_that_say_nothing_of_their_keys_keep_no_request_waiting() {
+    let (world, us, a) = (World::new(), Matrix::new("us.org", 1), Matrix::new("a.org", 2));
+    let _server = a.start(&world, says("{}")).await;
+    let (silence, swallowed) = counting_black_hole().await;
+    let remote = world.remote(&us, &WallTime::manual(NOW)).await;
+    let mut lookups = tokio::task::JoinSet::new();
+    let name = |n: usize| ServerName::parse(format!("n{n}.org")).unwrap();
+    for n in 0..600 {
+        world.names.socket(name(n).host(), 8448, silence);
+    }
+    // Keys of events, and those of many servers that seem to send something.
+    let of_events: Vec<_> =
+        (0..300).map(|n| WantedKey { server: name(n), key_id: "ed25519:1".to_owned(), at: None }).collect();
+    let asking = remote.clone();
+    lookups.spawn(async move { drop(asking.keys().find(of_events).await) });
+    for n in 300..600 {
+        let sender = Matrix { name: name(n), key: SigningKey::from_seed([3; 32], "1").unwrap() };
+        let signature = XMatrix::sign(&sender.key, &sender.name, &us.name, "GET", "/", b"").unwrap();
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, signature.to_header().unwrap())]);
+        let asked = remote.clone();
+        lookups.spawn(async move {
+            let request = Inbound { method: "GET", uri: "/", headers: &headers, body: b"", address: None };
+            drop(asked.authenticate(request).await);
+        });
+    }
+    while swallowed.load(Ordering::SeqCst) < 256 {
+        tokio::task::yield_now().await;
+    }
+    // Those that want to connect, too, are all at it by then.
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+    }
+    let request = get_server_version::v1::Request::new();
+    tokio::select! {
+        biased;
+        _ = lookups.join_next() => panic!("it was kept waiting until some were given up"),
+        answer = remote.send(&a.name, request) => drop(answer.unwrap()),
+    }
 }

@@ -6,6 +6,7 @@
 //! Spec: server-server API, "PDUs", "Retrieving events".
 
 mod acl;
+mod backlog;
 mod budget;
 mod completion;
 mod elsewhere;
@@ -39,6 +40,7 @@ use crate::{RoomError, Rooms};
 use worker::Bell;
 
 pub(crate) use acl::ServerAcl;
+pub use backlog::Backlog;
 pub use join::Welcomed;
 pub use judge::Verdict;
 pub(crate) use judge::{Arrival, Told};

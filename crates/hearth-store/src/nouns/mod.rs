@@ -2,6 +2,7 @@
 
 mod account_data;
 mod accounts;
+mod backlogs;
 mod blobs;
 mod deliveries;
 mod destinations;
@@ -29,6 +30,7 @@ pub use accounts::{
     Account, Device, Interactive, IssuedTokens, LockState, NewAccount, RefreshToken, RegistrationToken, Session,
     TokenHash, UserKind,
 };
+pub use backlogs::Backlog;
 pub use blobs::{Blob, BlobClaim, Blobs, Collected, Thumbnail, ThumbnailKind};
 pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay};
 pub use destinations::{Destination, Destinations};

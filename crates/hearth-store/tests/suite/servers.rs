@@ -1,6 +1,7 @@
 //! Other servers: their keys, and how it goes with them.
 
-use hearth_store::{Destination, KeyDocument, Noun, OwnKey, ServerKey, Store};
+use hearth_store::raw::Raw;
+use hearth_store::{Backlog, Destination, KeyDocument, Noun, OwnKey, RoomNum, ServerKey, Store};
 
 use crate::harness::on_each_engine;
 
@@ -84,6 +85,31 @@ async fn a_destination_is_remembered() {
             store.write([noun], move |tx| tx.destinations().put("a.org", &put)).await.expect("written");
             assert_eq!(store.read(|tx| tx.destinations().get("a.org")).await.expect("read"), Some(state));
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rooms_in_which_most_waits_are_found() {
+    on_each_engine(async |store| {
+        let none = store.read(|tx| tx.longest_backlogs(20)).await.expect("read");
+        assert_eq!(none, []);
+        // In room n wait n events, the first of which came at n.
+        let stage = store.write([Noun::Room(RoomNum(1))], |tx| {
+            for (num, room) in (1..=30_i64).flat_map(|room| std::iter::repeat_n(room, room as usize)).enumerate() {
+                let id = format!("${num}");
+                tx.raw_exec(
+                    "INSERT INTO staged (num, room, origin, event_id, json, received_ts, verified)
+                     VALUES ($1, $2, 1, $3, $3, $2, 0)",
+                    &[(num as i64).into(), room.into(), id.as_bytes().into()],
+                )?;
+            }
+            Ok(())
+        });
+        stage.await.expect("written");
+        let expected = |room| Backlog { room: RoomNum(room), staged: room, oldest_ts: room };
+        let found = store.read(|tx| tx.longest_backlogs(20)).await.expect("read");
+        assert_eq!(found, (11..=30).rev().map(expected).collect::<Vec<_>>());
     })
     .await;
 }

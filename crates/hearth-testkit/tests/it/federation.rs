@@ -188,6 +188,42 @@ async fn keys_are_told_and_vouched_for() {
     peer.serving.drain().await;
 }
 
+// endpoint: GET /_matrix/key/v2/query/{serverName}
+// endpoint: POST /_matrix/key/v2/query
+#[tokio::test]
+async fn who_has_us_look_for_many_keys_is_told_what_is_known_and_else_to_wait() {
+    let (peer, server) = Peer::with_server(|settings, _| {
+        settings.rate_limits.enabled = true;
+        settings.rate_limits.key_lookups = hearth_api::Rate { burst: 4, per_minute: 1 };
+    })
+    .await;
+    let alice = server.user("alice").await;
+    let query = async |name: &str| server.get(&format!("/_matrix/key/v2/query/{name}")).await;
+    // A signed request of an unknown server counts, too; one of a known server does not.
+    assert_eq!(peer.ask(&server, &alice, |_| {}).await.0, 200);
+    assert_eq!(peer.ask(&server, &alice, |_| {}).await.0, 200);
+    assert_eq!(query(peer.name.as_str()).await.1["server_keys"].as_array().map(Vec::len), Some(1));
+    let several =
+        json!({ "server_keys": { "127.0.0.2:1": {}, "127.0.0.2:2": {}, "127.0.0.2:3": {}, "127.0.0.2:4": {} } });
+    let (status, none) = server.post("/_matrix/key/v2/query", &several).await;
+    assert_eq!(
+        (status, &none["errcode"]),
+        (429, &json!("M_LIMIT_EXCEEDED")),
+        "the first three were looked for: {none}"
+    );
+    assert_eq!(query("127.0.0.2:5").await.0, 429);
+    assert_eq!(peer.ask(&server, &alice, |signed| signed.key_id = "ed25519:other".to_owned()).await.0, 429);
+    // What is known is told, and who is known is let in.
+    let several = json!({ "server_keys": { "127.0.0.2:6": {}, peer.name.as_str(): {}, "hearth.test": {} } });
+    let (status, known) = server.post("/_matrix/key/v2/query", &several).await;
+    assert_eq!((status, known["server_keys"].as_array().map(Vec::len)), (200, Some(2)), "{known}");
+    assert_eq!(peer.ask(&server, &alice, |_| {}).await.0, 200);
+    server.time.advance(60_000);
+    assert_eq!(query("127.0.0.2:5").await, (200, json!({ "server_keys": [] })));
+    assert_eq!(query("127.0.0.2:6").await.0, 429);
+    peer.serving.drain().await;
+}
+
 #[tokio::test]
 async fn a_new_key_makes_the_old_one_an_old_one() {
     let mut server = TestServer::start().await;

@@ -446,6 +446,39 @@ async fn who_types_on_is_told_again() {
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
 #[tokio::test]
+async fn who_comes_into_a_room_and_who_is_there_see_each_others_presence() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let away = federation.servers[0].user("away").await;
+        let room = public_room(&alice).await;
+        must_join_via(&away, &room, &federation.name(0)).await;
+        // Nothing of it changes after they meet.
+        for (user, says) in [(&alice, "at home"), (&bob, "on my way")] {
+            let path = format!("/_matrix/client/v3/presence/{}/status", encoded(&user.user_id));
+            assert_eq!(user.put(&path, &json!({ "presence": "online", "status_msg": says })).await.0, 200);
+        }
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let said = send(&alice, &room, "hello").await;
+        arrives(&bob, &room, &said).await;
+        federation.time.advance(5_000);
+        for (user, sees, says) in [(&bob, &alice, "at home"), (&alice, &bob, "on my way")] {
+            let path = format!("/_matrix/client/v3/presence/{}/status", encoded(&sees.user_id));
+            until("he is seen", async || {
+                let (_, told) = user.get(&path).await;
+                told["presence"] == "online" && told["status_msg"] == says
+            })
+            .await;
+        }
+        // Of who is not there nothing is told.
+        let doors = federation.servers[1].running().doors();
+        let known = doors.store.read(move |tx| tx.string_num(&away.user_id)).await.expect("the store answers");
+        assert!(!doors.presence.is_known(known.expect("a member's name is known")));
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
 async fn a_web_site_at_the_address_of_a_server_takes_nothing() {
     let federation = Federation::start(2).await;
     let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);

@@ -121,12 +121,9 @@ async fn what_is_too_deep_or_unknown_in_a_large_transaction_keeps_nothing_else_o
 #[tokio::test]
 async fn who_does_not_say_who_he_is_is_not_heard_out() {
     let server = TestServer::start().await;
-    let Some(hearth_api::serve::Bind::Tcp(address)) = server.running().binds().first().cloned() else {
-        panic!("no TCP listener")
-    };
     let elsewhere = r#"X-Matrix origin="a.test",destination="other.test",key="ed25519:a",sig="aaaa""#;
     for header in ["", "X-Matrix rubbish", elsewhere] {
-        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        let mut stream = TcpStream::connect(address_of(&server)).await.expect("a connection");
         // The body never comes.
         let head = format!(
             "PUT /_matrix/federation/v1/send/1 HTTP/1.1\r\nHost: x\r\nAuthorization: {header}\r\nContent-Length: 1000\r\n\r\n{{"
@@ -136,4 +133,71 @@ async fn who_does_not_say_who_he_is_is_not_heard_out() {
         stream.read_exact(&mut answer).await.expect("an answer");
         assert_eq!(&answer, b"HTTP/1.1 401", "{header}");
     }
+}
+
+/// Where a server hears plain HTTP.
+fn address_of(server: &TestServer) -> std::net::SocketAddr {
+    match server.running().binds().first() {
+        Some(hearth_api::serve::Bind::Tcp(address)) => *address,
+        other => panic!("no TCP listener: {other:?}"),
+    }
+}
+
+/// Begins a request that another server seems to have signed, from an address, with a part of its body.
+async fn forge(server: &TestServer, from: &str, length: usize, part: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address_of(server)).await.expect("a connection");
+    let signature =
+        format!(r#"X-Matrix origin="{from}.test",destination="{}",key="ed25519:a",sig="aaaa""#, server.name());
+    let head = format!(
+        "PUT /_matrix/federation/v1/send/1 HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {from}\r\n\
+         Authorization: {signature}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("a head");
+    // Who is refused meanwhile does not read on.
+    let _ = stream.write_all(part).await;
+    stream
+}
+
+/// The beginning of an answer, up to its body.
+async fn answered(mut stream: TcpStream) -> String {
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn bodies_without_an_end_take_no_more_than_some_memory() {
+    const MIB: usize = 1024 * 1024;
+    let server = TestServer::start_with(|settings| {
+        settings.listeners[0].trusted_proxies = vec!["127.0.0.0/8".parse().expect("a range")];
+    })
+    .await;
+    let bodies = &server.running().doors().bodies;
+    let held = async |bytes: usize| until(&format!("{bytes} are held"), async || bodies.bytes() == bytes).await;
+    let part = vec![b' '; 8 * MIB - 1];
+    let mut slow = Vec::new();
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"] {
+        let before = bodies.bytes();
+        let mut of_address = Vec::new();
+        for _ in 0..4 {
+            of_address.push(forge(&server, address, 8 * MIB, &part).await);
+        }
+        held(before + 32 * MIB).await;
+        let refused = answered(forge(&server, address, 8 * MIB, b"{").await).await;
+        assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("M_LIMIT_EXCEEDED"), "{refused}");
+        slow.push(of_address);
+    }
+    // Together they leave nothing to others, but they don't take more, and what one gives back is there for them.
+    let honest = async || answered(forge(&server, "198.51.100.1", 8, b"not JSON").await).await;
+    assert!(honest().await.starts_with("HTTP/1.1 429"));
+    drop(slow.pop());
+    held(96 * MIB).await;
+    let heard = honest().await;
+    assert!(heard.starts_with("HTTP/1.1 400") && heard.contains("M_NOT_JSON"), "{heard}");
+    // Nor does it stay when all has been heard.
+    drop(slow);
+    held(0).await;
+    assert!(answered(forge(&server, "192.0.2.1", part.len(), &part).await).await.starts_with("HTTP/1.1 400"));
+    held(0).await;
 }

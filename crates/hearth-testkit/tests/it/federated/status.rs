@@ -61,6 +61,64 @@ async fn a_server_that_is_away_is_explained_and_looked_into() {
     .await;
 }
 
+/// What a page of metrics says of a label's value, by metric.
+async fn measured(server: &TestServer, label: &str) -> Vec<(String, f64)> {
+    let page = server.request("GET", "/metrics").send().await.text();
+    let lines = page.lines().filter_map(|line| line.split_once(&format!("{{{label}}} ")));
+    lines.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+// endpoint: GET /metrics
+#[tokio::test]
+async fn servers_and_rooms_that_lag_are_measured_as_long_as_they_do() {
+    on_each_backend_together(3, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let here = &federation.servers[0];
+        let (destination, in_room) = (format!("destination=\"{}\"", federation.name(1)), format!("room=\"{room}\""));
+        // The two don't hear each other, and a third passes on what can't be judged without what came before.
+        federation.links[..2].iter().for_each(|link| link.cut());
+        let unheard = send(&alice, &room, "can you hear me?").await;
+        send(&bob, &room, "before").await;
+        let after = send(&bob, &room, "after").await;
+        let passed_on = pdu(&federation, 1, &room, &after).await;
+        for (from, to) in [(0, 1), (1, 0)] {
+            until("the other is known to be away", async || {
+                let name = hearth_matrix::ruma::ServerName::parse(federation.name(to)).expect("a server name");
+                let known = federation.servers[from].running().doors().remote.destination(&name).await;
+                known.expect("the store answers").is_some_and(|known| known.failures > 0)
+            })
+            .await;
+        }
+        federation.links[0].heal();
+        assert_eq!(transaction(&federation, 2, 0, "p", json!([passed_on]), json!([])).await.0, 200);
+        federation.time.advance(12_000);
+        until("both are measured", async || {
+            let of_server = measured(here, &destination).await;
+            let of_room = measured(here, &in_room).await;
+            let is = |of: &[(String, f64)], name: &str, what: &dyn Fn(f64) -> bool| {
+                of.iter().any(|(known, value)| known == name && what(*value))
+            };
+            is(&of_server, "hearth_delivery_destination_lacking_events", &|events| events == 1.0)
+                && is(&of_server, "hearth_delivery_destination_failures", &|failures| failures >= 1.0)
+                && is(&of_server, "hearth_delivery_destination_behind_seconds", &|seconds| seconds >= 12.0)
+                && is(&of_room, "hearth_room_staged_events", &|events| events == 1.0)
+                && is(&of_room, "hearth_room_staged_oldest_seconds", &|seconds| seconds >= 12.0)
+        })
+        .await;
+        federation.links[1].heal();
+        federation.time.advance(3_600_000);
+        arrives(&bob, &room, &unheard).await;
+        arrives(&alice, &room, &after).await;
+        until("neither is named any more", async || {
+            measured(here, &destination).await.is_empty() && measured(here, &in_room).await.is_empty()
+        })
+        .await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn settings_that_forbid_a_server_are_named() {
     let server = TestServer::start_with(|settings| {
