@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hearth_matrix::Pdu;
-use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId};
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use hearth_store::{Membership, Standing};
 
 use super::super::House;
-use super::Simulation;
+use super::{Simulation, USERS};
 
 /// Events of a store at most.
 const EVENTS: i64 = 5_000;
@@ -25,15 +25,33 @@ impl Simulation {
                 there.push(house);
             }
         }
-        // Who was shut out while his link was cut may not know it yet: those agree who see each other in the room.
         for (at, first) in there.iter().enumerate() {
-            let seen = first.servers(&self.room).await;
-            for other in there.iter().skip(at + 1).filter(|other| seen.contains(&other.name)) {
-                if other.servers(&self.room).await.contains(&first.name) {
+            for other in there.iter().skip(at + 1) {
+                if self.hear_each_other(first, other).await {
                     self.compare_two(first, other).await;
                 }
             }
         }
+    }
+
+    /// Whether each of two servers has somebody whom both take for a member.
+    ///
+    /// Who was shut out while his link was cut may not know it yet. And where two branches left others of a server in the room, it
+    /// hears nothing of those whom it takes for gone: what they say fails softly, and so it never learns of their branch.
+    async fn hear_each_other(&self, first: &House, other: &House) -> bool {
+        for speaker in [first, other] {
+            let mut is_heard = false;
+            for user in (0..USERS).map(|u| OwnedUserId::try_from(format!("@u{u}:{}", speaker.name)).expect("a user id"))
+            {
+                let by_first = first.membership(&self.room, &user).await;
+                let by_other = other.membership(&self.room, &user).await;
+                is_heard |= [by_first, by_other].iter().all(|membership| membership.as_deref() == Some("join"));
+            }
+            if !is_heard {
+                return false;
+            }
+        }
+        true
     }
 
     async fn compare_two(&self, first: &House, other: &House) {

@@ -20,6 +20,8 @@ use serde_json::json;
 use super::{House, Net, Packet, object, public_room, user};
 use plan::{Plan, Step};
 
+/// Users of each server.
+const USERS: usize = 2;
 /// Runs to make a failure small.
 const SHRINKING: u64 = 400;
 
@@ -143,7 +145,7 @@ impl Simulation {
         self.net.calm_down().await;
         for round in 0..4 {
             for n in (0..self.servers).rev() {
-                for u in 0..2 {
+                for u in 0..USERS {
                     let house = self.net.house(n);
                     // Of a type that nobody asks a level for: else a room may have nobody left who can say anything.
                     let word = Draft::message("test.last", object(json!({ "round": round })));
