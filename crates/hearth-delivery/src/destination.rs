@@ -250,3 +250,47 @@ fn note_refusals(server: &ServerName, answer: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hearth_matrix::SigningKey;
+    use hearth_remote::{AddressFilter, FixedNames, HttpClient, Patience, Remote, RemoteConfig, ServerRules, TlsRoots};
+    use hearth_store::{DatabaseUrl, Store, StoreOptions, WallTime};
+    use hearth_user::presence::Presence;
+
+    use super::*;
+    use crate::{Delivery, Task};
+
+    async fn delivery(time: &WallTime) -> Delivery {
+        let store = Store::open(StoreOptions { url: DatabaseUrl::Inline, threads: 1 }).await.expect("opens");
+        let names = Arc::new(FixedNames::new());
+        let client = HttpClient::new(names, AddressFilter::default(), TlsRoots::empty()).expect("a client");
+        let config = RemoteConfig {
+            server_name: "us.org".try_into().expect("a server name"),
+            signing_key: SigningKey::from_seed([1; 32], "1").expect("a key").into(),
+            servers: ServerRules::open(),
+            notaries: Vec::new(),
+            patience: Patience::default(),
+        };
+        let remote = Remote::open(config, client, store.clone(), time.clone()).await.expect("opens");
+        let presence = Presence::new(true, store.clone(), time.clone());
+        Delivery::new(store, remote, Default::default(), presence, time.clone())
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_leaves_its_server_to_be_tried_later() {
+        let (time, there) = (WallTime::manual(1_000), OwnedServerName::try_from("a.org").expect("a server name"));
+        let inner = delivery(&time).await.inner;
+        inner.board.tell(&there, &[hearth_store::StringNum(1)], time.now_ms());
+        assert_eq!(inner.board.task_of(&there), Task::Sends);
+        let (panics, server) = (Arc::clone(&inner), there.clone());
+        let task = tokio::spawn(async move {
+            let _served = Served { inner: &panics, server: &server };
+            panic!("as a bug would");
+        });
+        assert!(task.await.is_err());
+        assert_eq!(inner.board.task_of(&there), Task::Waits { until_ms: 1_000 + AFTER_REFUSAL_MS });
+    }
+}

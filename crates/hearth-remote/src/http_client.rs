@@ -11,8 +11,10 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 
 use crate::connector::Connector;
 use crate::{AddressFilter, ConnectError, Names, TlsRoots};
@@ -116,25 +118,31 @@ impl HttpClient {
     pub async fn open(
         &self,
         manner: Manner,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         timeout: Duration,
     ) -> Result<Response<Arriving>, HttpError> {
+        let awaited = Awaited::new(&mut request, timeout);
         let opened = tokio::time::timeout(timeout, self.begin(manner, request)).await;
-        Ok(opened.unwrap_or(Err(HttpError::Timeout))?.map(arriving))
+        let opened = opened.unwrap_or(Err(HttpError::Timeout))?;
+        awaited.has_come();
+        Ok(opened.map(arriving))
     }
 
     /// Sends a request to its absolute URL.
     pub async fn send(
         &self,
         manner: Manner,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         limits: Limits,
     ) -> Result<Response<Bytes>, HttpError> {
+        let awaited = Awaited::new(&mut request, limits.timeout);
         let whole = async {
             let (parts, body) = self.begin(manner, request).await?.into_parts();
             Ok(Response::from_parts(parts, read(body, limits.response_bytes).await?))
         };
-        tokio::time::timeout(limits.timeout, whole).await.unwrap_or(Err(HttpError::Timeout))
+        let answer = tokio::time::timeout(limits.timeout, whole).await.unwrap_or(Err(HttpError::Timeout))?;
+        awaited.has_come();
+        Ok(answer)
     }
 
     async fn begin(&self, manner: Manner, mut request: Request<Bytes>) -> Result<Response<Incoming>, HttpError> {
@@ -148,6 +156,35 @@ impl HttpClient {
                 client.request(again.map(Full::new)).await.map_err(http_error)
             }
             outcome => outcome,
+        }
+    }
+}
+
+/// An answer that is waited for. If it is given up, here or by who asked, after most of its time, its connection serves no other
+/// request: one of HTTP/2 may stand still for all of them, and look well nevertheless.
+struct Awaited {
+    connection: Option<CaptureConnection>,
+    since: Instant,
+    timeout: Duration,
+}
+
+impl Awaited {
+    fn new(request: &mut Request<Bytes>, timeout: Duration) -> Self {
+        Self { connection: Some(capture_connection(request)), since: Instant::now(), timeout }
+    }
+
+    fn has_come(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection
+            && self.since.elapsed() >= self.timeout / 2
+            && let Some(connected) = &*connection.connection_metadata()
+        {
+            connected.poison();
         }
     }
 }

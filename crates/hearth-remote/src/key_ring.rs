@@ -425,3 +425,65 @@ impl Drop for UnderWay {
 pub(crate) fn server_noun(server: &ServerName) -> Noun {
     Noun::Name(format!("server:{server}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use hearth_store::{DatabaseUrl, StoreOptions};
+
+    use super::*;
+    use crate::{AddressFilter, Discovery, HttpClient, NameError, Names, Service, TlsRoots};
+
+    /// Nobody answers about any name.
+    struct NoNames;
+
+    impl Names for NoNames {
+        fn addresses(&self, _: &str, _: u16) -> BoxFuture<'static, Result<Vec<std::net::SocketAddr>, NameError>> {
+            std::future::pending().boxed()
+        }
+
+        fn services(&self, _: &str) -> BoxFuture<'static, Result<Vec<Service>, NameError>> {
+            std::future::pending().boxed()
+        }
+    }
+
+    async fn ring(patience: Patience, may_ask: fn(&ServerName) -> bool) -> KeyRing {
+        let store = Store::open(StoreOptions { url: DatabaseUrl::Inline, threads: 1 }).await.unwrap();
+        let time = WallTime::manual(1_000_000);
+        let client = HttpClient::new(Arc::new(NoNames), AddressFilter::default(), TlsRoots::empty()).unwrap();
+        let discovery = Discovery::new(client.clone(), time.clone());
+        let sources = KeySources { client, discovery, notaries: Vec::new(), may_ask: Box::new(may_ask) };
+        KeyRing::new((ServerName::parse("us.org").unwrap(), Vec::new()), sources, store, time, patience)
+    }
+
+    fn wanted(count: usize) -> Vec<WantedKey> {
+        let server = |n| ServerName::parse(format!("n{n}.org")).unwrap();
+        (0..count).map(|n| WantedKey { server: server(n), key_id: "ed25519:1".to_owned(), at: None }).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn for_the_keys_of_many_servers_one_waits_longer_but_not_for_ever() {
+        let whole = Duration::from_secs(3);
+        for (servers, rounds) in
+            [(1, 1), (MOST_AT_ONCE - 1, 1), (3 * MOST_AT_ONCE, 4), (20 * MOST_AT_ONCE, MOST_ROUNDS)]
+        {
+            let ring = ring(Patience { whole, ..Patience::default() }, |_| true).await;
+            let begun = tokio::time::Instant::now();
+            ring.find(wanted(servers)).await.unwrap();
+            assert_eq!(begun.elapsed().as_secs(), u64::from(rounds) * whole.as_secs(), "{servers}");
+            // Somebody who is let in or not is kept waiting for one only.
+            let begun = tokio::time::Instant::now();
+            ring.find_now(&ServerName::parse("other.org").unwrap(), &["ed25519:1"]).await.unwrap();
+            assert_eq!(begun.elapsed().as_secs(), whole.as_secs());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_that_panics_is_over() {
+        let ring = ring(Patience::default(), |_| panic!("as a bug would")).await;
+        for _ in 0..2 {
+            ring.find(wanted(3)).await.unwrap();
+            assert_eq!(ring.under_way(), 0);
+            assert!(ring.0.lanes.iter().all(|lane| lane.under_way.load(Ordering::Relaxed) == 0));
+        }
+    }
+}

@@ -126,6 +126,49 @@ impl World {
     }
 }
 
+/// How the first connection to a server is ill.
+#[derive(Clone, Copy, Debug)]
+pub enum Ill {
+    /// Nothing is read after TLS.
+    Deaf,
+    /// Bodies are given no more room than a little.
+    Narrow,
+}
+
+impl World {
+    /// A server of HTTP/2 whose first connection stands still; later ones answer `{}`.
+    pub async fn server_that_is_ill_at_first(&self, certified: &str, ill: Ill) -> TestServer {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = self.acceptor(certified, &["h2"]);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        let accepting = tokio::spawn(async move {
+            let mut open = tokio::task::JoinSet::new();
+            while let Ok((tcp, _)) = listener.accept().await {
+                let tls = acceptor.accept(tcp).await.unwrap();
+                let is_first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+                open.spawn(async move {
+                    if let (true, Ill::Deaf) = (is_first, ill) {
+                        std::future::pending::<()>().await;
+                    }
+                    let service = service_fn(move |request: Request<Incoming>| async move {
+                        if is_first {
+                            std::future::pending::<()>().await;
+                        }
+                        drop(request.into_body().collect().await);
+                        Ok::<_, Infallible>(full(200, "{}"))
+                    });
+                    let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    http.initial_stream_window_size(1024);
+                    let _ = http.serve_connection(TokioIo::new(tls), service).await;
+                });
+            }
+        });
+        TestServer { address, connections, seen: Arc::default(), accepting }
+    }
+}
+
 impl TestServer {
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()

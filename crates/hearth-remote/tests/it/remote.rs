@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hearth_matrix::ruma::api::federation::discovery::get_server_version;
 use hearth_matrix::ruma::api::federation::query::get_profile_information;
 use hearth_matrix::ruma::api::federation::transactions::send_transaction_message;
@@ -12,7 +13,7 @@ use hearth_remote::{AuthenticateError, Inbound, Limits, Remote, RemoteError, Sen
 use hearth_store::WallTime;
 use http::Request;
 
-use crate::harness::{Handler, Matrix, Seen, TestServer, World, black_hole, full, paths, says, store};
+use crate::harness::{Handler, Ill, Matrix, Seen, TestServer, World, black_hole, full, paths, says, store};
 
 const NOW: i64 = 1_700_000_000_000;
 const DAY: i64 = 86_400_000;
@@ -403,5 +404,26 @@ async fn a_delegated_server_gets_its_own_host_and_the_original_name_signed() {
         let seen = server.seen().pop().unwrap();
         assert_eq!(seen.host, "matrix.b.org:443");
         assert_eq!(authenticate(&world.remote(&b, &time).await, &seen).await.unwrap(), "a.org");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_stands_still_is_given_up_in_time_and_not_tried_again() {
+    for ill in [Ill::Deaf, Ill::Narrow] {
+        let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+        let server = world.server_that_is_ill_at_first("b.org", ill).await;
+        world.names.socket("b.org", 8448, server.address);
+        let remote = world.remote(&a, &WallTime::manual(NOW)).await;
+        let ask = async |timeout: Duration| {
+            let body = Bytes::from(format!("{{}}{}", " ".repeat(256 * 1024)));
+            let request = Request::put("https://matrix.invalid/_matrix/federation/v1/send/1").body(body).unwrap();
+            let limits = Limits { timeout, ..Limits::default() };
+            let options = SendOptions { limits, despite_back_off: true, ..SendOptions::default() };
+            remote.send_raw(&b.name, request, true, options).await
+        };
+        let outcome = ask(Duration::from_millis(500)).await;
+        assert!(matches!(outcome, Err(RemoteError::Timeout)), "{ill:?}: {outcome:?}");
+        let answer = ask(Duration::from_secs(20)).await.unwrap();
+        assert_eq!((answer.status().as_u16(), server.connections()), (200, 2), "{ill:?}");
     }
 }

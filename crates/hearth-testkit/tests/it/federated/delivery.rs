@@ -332,15 +332,6 @@ async fn a_room_with_a_long_past_is_no_hindrance() {
     until("all messages are there", async || bodies(&bob, &room).await.len() >= 990).await;
 }
 
-async fn until_away(federation: &Federation, from: usize, to: usize) {
-    let name = hearth_matrix::ruma::ServerName::parse(federation.name(to)).expect("a server name");
-    until("the server is known to be away", async || {
-        let remote = &federation.servers[from].running().doors().remote;
-        remote.destination(&name).await.expect("the store answers").is_some_and(|there| there.failures > 0)
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn more_receipts_than_a_transaction_holds_arrive_all() {
     let federation = Federation::start(2).await;

@@ -9,6 +9,7 @@ mod joins;
 mod keys;
 mod knocks;
 mod policy;
+mod sending;
 mod status;
 mod transactions;
 
@@ -55,6 +56,15 @@ async fn join_via(user: &User, room: &str, via: &[String]) -> (u16, Value) {
 async fn must_join_via(user: &User, room: &str, via: &str) {
     let (status, answer) = join_via(user, room, &[via.to_owned()]).await;
     assert_eq!((status, &answer["room_id"]), (200, &json!(room)), "{answer}");
+}
+
+async fn until_away(federation: &Federation, from: usize, to: usize) {
+    let name = hearth_matrix::ruma::ServerName::parse(federation.name(to)).expect("a server name");
+    until("the server is known to be away", async || {
+        let remote = &federation.servers[from].running().doors().remote;
+        remote.destination(&name).await.expect("the store answers").is_some_and(|there| there.failures > 0)
+    })
+    .await;
 }
 
 /// What a user's server says of somebody's membership.

@@ -118,6 +118,43 @@ async fn a_receipt_may_come_with_its_event() {
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
 #[tokio::test]
+async fn a_receipt_that_comes_before_its_event_waits_for_it_and_nothing_is_written_meanwhile() {
+    on_each_backend_together(3, async |mut federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[2].user("carol").await;
+        let room = public_room(&alice).await;
+        for user in [&bob, &carol] {
+            must_join_via(user, &room, &federation.name(0)).await;
+        }
+        federation.links[0].cut();
+        let said = send(&bob, &room, "read me").await;
+        arrives(&carol, &room, &said).await;
+        let event = pdu(&federation, 1, &room, &said).await;
+        // Nobody but the third server tells the first of it.
+        federation.servers[1].stop().await;
+        federation.links[0].heal();
+        federation.time.advance(60_000);
+        let store = &federation.servers[0].running().doors().store;
+        let position = async || store.read(|tx| tx.position()).await.expect("the store answers");
+        let before = position().await;
+        let receipt = json!({ &carol.user_id: { "event_ids": [said], "data": { "ts": 1234 } } });
+        let edu = json!({ "edu_type": "m.receipt", "content": { &room: { "m.read": receipt } } });
+        let (status, _) = transaction(&federation, 2, 0, "early", json!([]), json!([edu])).await;
+        assert_eq!((status, position().await), (200, before));
+        let shown = async || {
+            let ephemeral = sync(&alice, None).await["rooms"]["join"][&room]["ephemeral"]["events"].clone();
+            let events = ephemeral.as_array().cloned().unwrap_or_default();
+            events.iter().any(|event| event["content"][&said]["m.read"][&carol.user_id]["ts"] == 1234)
+        };
+        assert!(!shown().await);
+        assert_eq!(transaction(&federation, 2, 0, "event", json!([event]), json!([])).await.0, 200);
+        until("the receipt shows", shown).await;
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
 async fn presence_that_cannot_be_read_takes_no_other_along_and_ends_if_nothing_more_comes() {
     let federation = Federation::start(2).await;
     let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);

@@ -1,0 +1,196 @@
+//! What is sent to another server, as one hears it that does nothing but listen.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::put;
+use hearth_api::serve::Serving;
+use hearth_delivery::Task;
+use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, ServerName};
+use hearth_store::{Noun, StoreError};
+use hearth_testkit::{Federation, json};
+use hearth_user::presence::{PresenceState, SetPresence};
+
+use super::*;
+
+/// What a server that only listens has heard: transactions, and whether it took them.
+#[derive(Clone)]
+struct Heard {
+    all: Arc<Mutex<Vec<(bool, Value)>>>,
+    takes: fn(&Value) -> bool,
+}
+
+impl Heard {
+    fn transactions(&self, taken: bool) -> Vec<Value> {
+        let all = self.all.lock().unwrap();
+        all.iter().filter(|(was_taken, _)| *was_taken == taken).map(|(_, transaction)| transaction.clone()).collect()
+    }
+
+    /// The messages in what it took.
+    fn bodies(&self) -> Vec<String> {
+        self.transactions(true).iter().flat_map(bodies).collect()
+    }
+}
+
+fn bodies(transaction: &Value) -> Vec<String> {
+    let pdus = transaction["pdus"].as_array().expect("a list").iter();
+    pdus.filter_map(|pdu| pdu["content"]["body"].as_str().map(str::to_owned)).collect()
+}
+
+async fn hear(State(heard): State<Heard>, body: String) -> (StatusCode, String) {
+    let transaction: Value = serde_json::from_str(&body).expect("JSON");
+    let takes = (heard.takes)(&transaction);
+    heard.all.lock().unwrap().push((takes, transaction));
+    match takes {
+        true => (StatusCode::OK, json!({ "pdus": {} }).to_string()),
+        false => (StatusCode::BAD_REQUEST, json!({ "errcode": "M_BAD_JSON", "error": "Not this" }).to_string()),
+    }
+}
+
+/// Puts one that only listens in a server's place.
+async fn listen(federation: &Federation, n: usize, takes: fn(&Value) -> bool) -> (Heard, Serving) {
+    let heard = Heard { all: Arc::default(), takes };
+    let router = Router::new().route("/_matrix/federation/v1/send/{txn}", put(hear)).with_state(heard.clone());
+    (heard, federation.answer_for(n, router).await)
+}
+
+fn server_name(federation: &Federation, n: usize) -> hearth_matrix::ruma::OwnedServerName {
+    ServerName::parse(federation.name(n)).expect("a server name")
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn of_a_refused_transaction_only_what_is_not_taken_stays_out() {
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    federation.links[1].cut();
+    let all = ["one", "two", "three", "four", "never this", "six", "seven", "eight"];
+    for body in all {
+        send(&alice, &room, body).await;
+    }
+    until_away(&federation, 0, 1).await;
+    let takes = |transaction: &Value| !bodies(transaction).contains(&"never this".to_owned());
+    let (heard, _serving) = listen(&federation, 1, takes).await;
+    federation.time.advance(3_600_000);
+    let rest: Vec<&str> = all.into_iter().filter(|body| *body != "never this").collect();
+    until("the rest is taken", async || heard.bodies() == rest).await;
+    let refused: Vec<usize> = heard.transactions(false).iter().map(|refused| bodies(refused).len()).collect();
+    let is_halved = refused.is_sorted_by(|one, next| one >= next) && refused.len() <= 6 && refused.last() == Some(&1);
+    assert!(is_halved, "until it was known what is not taken: {refused:?}");
+    // And on.
+    send(&alice, &room, "nine").await;
+    until("what comes later is taken, too", async || heard.bodies().last().is_some_and(|last| last == "nine")).await;
+    assert_eq!(heard.transactions(false).len(), refused.len(), "it is not tried again");
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn who_was_away_before_a_restart_is_left_alone_after_it_until_its_time() {
+    hearth_testkit::on_each_backend_together(3, async |mut federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[2].user("carol").await;
+        let room = public_room(&alice).await;
+        for user in [&bob, &carol] {
+            must_join_via(user, &room, &federation.name(0)).await;
+        }
+        federation.links[1].cut();
+        send(&alice, &room, "one").await;
+        until_away(&federation, 0, 1).await;
+        federation.restart(0).await;
+        let alice = alice.at(federation.servers[0].target().clone());
+        let (heard, _serving) = listen(&federation, 1, |_| true).await;
+        let name = server_name(&federation, 1);
+        let doors = federation.servers[0].running().doors();
+        let known = doors.remote.destination(&name).await.expect("the store answers").expect("it is known");
+        let waits = Task::Waits { until_ms: known.retry_ts };
+        let task = async || doors.delivery.status(&name).await.expect("the store answers").task;
+        until("it waits", async || task().await == waits).await;
+        let two = send(&alice, &room, "two").await;
+        arrives(&carol, &room, &two).await;
+        assert_eq!((task().await, heard.bodies().len()), (waits, 0));
+        federation.time.advance(known.retry_ts - federation.time.now_ms());
+        until("its time has come", async || heard.bodies() == ["one", "two"]).await;
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn receipts_that_are_too_many_for_a_transaction_come_with_the_next() {
+    const RECEIPTS: usize = 620;
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    let said = send(&alice, &room, "read me").await;
+    arrives(&bob, &room, &said).await;
+    federation.links[0].cut();
+    send(&bob, &room, "all of us have read it").await;
+    until_away(&federation, 1, 0).await;
+    let store = &federation.servers[1].running().doors().store;
+    let reads = (0..RECEIPTS).map(|n| {
+        let user = format!("@u{n}:{}", federation.name(1));
+        let (room, said) = (OwnedRoomId::try_from(&*room), OwnedEventId::try_from(&*said));
+        store.write([Noun::Name(user.clone())], move |tx| {
+            let room = tx.rooms().by_id(&room.clone().expect("a room id"))?.expect("the room is known");
+            let event = tx.events().num(&room, &said.clone().expect("an event id"))?.expect("the event is known");
+            let user = tx.intern(&user)?;
+            tx.receipts().set(room.num, user, false, "", event, 1, true)
+        })
+    });
+    for read in futures_util::future::join_all(reads).await {
+        let read: Result<(), StoreError> = read;
+        read.expect("written");
+    }
+    let (heard, _serving) = listen(&federation, 0, |_| true).await;
+    federation.time.advance(3_600_000);
+    let readers = |transaction: &Value| -> Vec<String> {
+        let edus = transaction["edus"].as_array().expect("a list").iter();
+        let read = edus.filter_map(|edu| edu["content"][&room]["m.read"].as_object());
+        read.flat_map(|users| users.keys().cloned()).collect()
+    };
+    let told = || heard.transactions(true).iter().map(readers).filter(|users| !users.is_empty()).collect::<Vec<_>>();
+    until("all are told", async || told().iter().map(Vec::len).sum::<usize>() >= RECEIPTS).await;
+    let told = told();
+    assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [500, RECEIPTS - 500]);
+    let mut users = told.concat();
+    users.sort_unstable();
+    users.dedup();
+    assert_eq!(users.len(), RECEIPTS, "each of them once");
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn who_stays_online_is_told_again_before_others_forget_him() {
+    let mut federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    let user_id = OwnedUserId::try_from(&*alice.user_id).expect("a user id");
+    let doors = federation.servers[0].running().doors().clone();
+    let name = alice.user_id.clone();
+    let user =
+        doors.store.read(move |tx| tx.string_num(&name)).await.expect("the store answers").expect("she is known");
+    // Busy: that does not become idle.
+    let set = SetPresence { state: PresenceState::Busy, explicit: true };
+    let _syncs = doors.presence.begin_sync(user, &user_id, None, set).await.expect("the store answers");
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    // His server is told now, for it has come into the room.
+    federation.time.advance(5_000);
+    let path = format!("/_matrix/client/v3/presence/{}/status", encoded(&alice.user_id));
+    let seen = async |bob: &User| {
+        let busy = async || bob.get(&path).await.1["presence"] == "org.matrix.msc3026.busy";
+        until("she is seen", busy).await;
+    };
+    seen(&bob).await;
+    federation.time.advance(24 * 60_000);
+    // What is known of her there is gone with this.
+    federation.restart(1).await;
+    let bob = bob.at(federation.servers[1].target().clone());
+    assert_eq!(bob.get(&path).await.1["presence"], "offline");
+    federation.time.advance(60_000);
+    seen(&bob).await;
+}
