@@ -9,14 +9,27 @@ use hearth_matrix::ruma::{
     RoomId, UserId,
 };
 use hearth_matrix::{Draft, Pdu, PowerLevels};
-use hearth_store::{Membership, Noun, RoomNum, RoomRecord, SnapshotNum, StateKey, StoreError, Tx, Visibility};
+use hearth_store::{
+    EventNum, Membership, Noun, RoomNum, RoomRecord, SnapshotNum, StateKey, StoreError, Tx, Visibility,
+};
 
 use crate::append::Appender;
+use crate::servers::served;
 use crate::turn::{Step, Work};
 use crate::{RoomError, Rooms, Unanswered};
 
-/// Rooms looked at for one page at most, when a filter leaves most of them out.
+/// Rooms looked at for one page at most, when a filter leaves most of them out. The next page goes on behind them.
 const SCAN: usize = 2000;
+/// State that says how a room shows.
+const DESCRIBED: [&str; 7] = [
+    "m.room.name",
+    "m.room.topic",
+    "m.room.avatar",
+    "m.room.canonical_alias",
+    "m.room.join_rules",
+    "m.room.history_visibility",
+    "m.room.guest_access",
+];
 /// Servers told of with an alias.
 const ALIAS_SERVERS: usize = 20;
 
@@ -253,12 +266,20 @@ fn page(tx: &mut Tx<'_>, filter: &DirectoryFilter, limit: usize, start: usize) -
     let search = filter.search.as_deref().map(str::to_lowercase).filter(|search| !search.is_empty());
     let mut page = DirectoryPage { total: tx.rooms().published_count()?, ..DirectoryPage::default() };
     let mut after = None;
-    let mut matches = 0;
-    for _ in 0..SCAN.div_ceil(100) {
+    let mut passed = 0;
+    loop {
         let candidates = tx.rooms().published(after, 100)?;
         let Some(last) = candidates.last() else { return Ok(finish(page, start, limit)) };
         after = Some((last.joined, last.room.num));
         for candidate in candidates {
+            passed += 1;
+            if passed <= start {
+                continue;
+            }
+            if passed > start + SCAN {
+                page.next = Some(format!("d1_{}", passed - 1));
+                return Ok(finish(page, start, limit));
+            }
             let wanted = filter.types.is_empty() || filter.types.contains(&candidate.room.room_type);
             if !wanted {
                 continue;
@@ -274,18 +295,13 @@ fn page(tx: &mut Tx<'_>, filter: &DirectoryFilter, limit: usize, start: usize) -
             if !found {
                 continue;
             }
-            matches += 1;
-            if matches <= start {
-                continue;
-            }
             if page.rooms.len() == limit {
-                page.next = Some(format!("d1_{}", start + limit));
+                page.next = Some(format!("d1_{}", passed - 1));
                 return Ok(finish(page, start, limit));
             }
             page.rooms.push(room);
         }
     }
-    Ok(finish(page, start, limit))
 }
 
 fn finish(mut page: DirectoryPage, start: usize, limit: usize) -> DirectoryPage {
@@ -299,19 +315,24 @@ fn describe(
     snapshot: SnapshotNum,
     joined: i64,
 ) -> Result<DirectoryRoom, StoreError> {
-    let mut field = |kind: &str, field: &str| -> Result<Option<String>, StoreError> {
-        let Some(pdu) = current(tx, room, snapshot, kind, "")? else { return Ok(None) };
-        let content = serde_json::from_str::<serde_json::Value>(pdu.content.get()).unwrap_or_default();
-        Ok(content.get(field).and_then(|value| value.as_str()).filter(|v| !v.is_empty()).map(str::to_owned))
+    let mut nums = Vec::with_capacity(DESCRIBED.len());
+    for kind in DESCRIBED {
+        nums.extend(current_num(tx, room, snapshot, kind, "")?);
+    }
+    let pdus = served(tx, room, &nums)?;
+    let field = |kind: &str, field: &str| {
+        let pdu = pdus.iter().find(|pdu| &*pdu.kind == kind)?;
+        let content = serde_json::from_str::<serde_json::Value>(pdu.content.get()).ok()?;
+        content.get(field).and_then(|value| value.as_str()).filter(|v| !v.is_empty()).map(str::to_owned)
     };
     Ok(DirectoryRoom {
-        name: field("m.room.name", "name")?,
-        topic: field("m.room.topic", "topic")?,
-        avatar_url: field("m.room.avatar", "url")?,
-        canonical_alias: field("m.room.canonical_alias", "alias")?,
-        join_rule: field("m.room.join_rules", "join_rule")?,
-        world_readable: field("m.room.history_visibility", "history_visibility")?.as_deref() == Some("world_readable"),
-        guest_can_join: field("m.room.guest_access", "guest_access")?.as_deref() == Some("can_join"),
+        name: field("m.room.name", "name"),
+        topic: field("m.room.topic", "topic"),
+        avatar_url: field("m.room.avatar", "url"),
+        canonical_alias: field("m.room.canonical_alias", "alias"),
+        join_rule: field("m.room.join_rules", "join_rule"),
+        world_readable: field("m.room.history_visibility", "history_visibility").as_deref() == Some("world_readable"),
+        guest_can_join: field("m.room.guest_access", "guest_access").as_deref() == Some("can_join"),
         room_id: room.room_id.clone(),
         room_type: room.room_type.clone(),
         joined,
@@ -326,11 +347,21 @@ fn current(
     kind: &str,
     key: &str,
 ) -> Result<Option<Arc<Pdu>>, StoreError> {
-    let (Some(kind), Some(state_key)) = (tx.string_num(kind)?, tx.string_num(key)?) else { return Ok(None) };
-    match tx.state().get(room.num, snapshot, StateKey { kind, state_key })? {
+    match current_num(tx, room, snapshot, kind, key)? {
         Some(num) => tx.events().pdu(room, num).map(Some),
         None => Ok(None),
     }
+}
+
+fn current_num(
+    tx: &mut Tx<'_>,
+    room: &RoomRecord,
+    snapshot: SnapshotNum,
+    kind: &str,
+    key: &str,
+) -> Result<Option<EventNum>, StoreError> {
+    let (Some(kind), Some(state_key)) = (tx.string_num(kind)?, tx.string_num(key)?) else { return Ok(None) };
+    tx.state().get(room.num, snapshot, StateKey { kind, state_key })
 }
 
 fn visibility_now(tx: &mut Tx<'_>, room: &RoomRecord) -> Result<Visibility, StoreError> {

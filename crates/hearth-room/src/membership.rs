@@ -306,6 +306,9 @@ enum Restriction {
 }
 
 /// Whether a user is in one of the rooms that the join rules allow.
+///
+/// Of a room whose members are not all known yet nothing is told of other servers' users: what is known of them may be from an
+/// earlier stay.
 fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<Restriction, StoreError> {
     #[derive(serde::Deserialize)]
     struct JoinRules {
@@ -315,6 +318,7 @@ fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<R
     let not_met = Ok(Restriction::NotMet);
     let Some((_, rules)) = appender.state("m.room.join_rules", "")? else { return not_met };
     let Ok(rules) = serde_json::from_str::<JoinRules>(rules.content.get()) else { return not_met };
+    let is_ours = appender.is_ours(user);
     let user = appender.tx.string_num(user.as_str())?;
     let mut all_known = true;
     for condition in rules.allow {
@@ -325,7 +329,8 @@ fn meets_restriction(appender: &mut Appender<'_, '_>, user: &UserId) -> Result<R
         let Some(room_id) = room_id else { continue };
         let room = appender.tx.rooms().by_id(room_id)?;
         let tip = room.as_ref().map(|room| appender.tx.rooms().tip(room.num)).transpose()?.flatten();
-        let (Some(room), true) = (room, tip.is_some_and(|tip| tip.joined_local > 0)) else {
+        let can_tell = tip.is_some_and(|tip| tip.joined_local > 0 && (is_ours || !tip.partial));
+        let (Some(room), true) = (room, can_tell) else {
             all_known = false;
             continue;
         };

@@ -13,7 +13,8 @@ use std::time::Duration;
 use hearth_matrix::Pdu;
 use hearth_matrix::redact::redact;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
-use hearth_store::{Membership, Noun, RoomRecord, StateKey, StoreError, Tx, UserNum};
+use hearth_store::{EventNum, Membership, Noun, RoomRecord, StateKey, StoreError, Tx, UserNum};
+use rustc_hash::FxHashSet;
 
 use self::sight::Sight;
 use crate::inbound::ServerAcl;
@@ -225,6 +226,23 @@ impl Rooms {
         let user_id = user_id.to_owned();
         Ok(self.inner.store.write_quiet(Vec::new(), move |tx| tx.intern(user_id.as_str())).await?)
     }
+}
+
+/// Events of a room as everybody gets them who asks for state: what was redacted, without its content.
+pub(crate) fn served(tx: &mut Tx<'_>, room: &RoomRecord, nums: &[EventNum]) -> Result<Vec<Arc<Pdu>>, StoreError> {
+    let mut pdus = tx.events().pdus(room, nums)?;
+    let asked: Vec<i64> = nums.iter().map(|num| num.0).collect();
+    let mut redacted = FxHashSet::default();
+    for num in tx.events().redacted_among(&asked)? {
+        redacted.insert(tx.events().id(num)?);
+    }
+    for pdu in pdus.iter_mut().filter(|pdu| redacted.contains(&pdu.event_id)) {
+        let damaged = |error: &dyn std::fmt::Display| StoreError::Damaged(format!("{}: {error}", pdu.event_id));
+        let json = redact(&pdu.json, room.rules, None).map_err(|error| damaged(&error))?;
+        let stripped = Pdu::from_stored(json.into(), &pdu.event_id, &room.room_id, room.rules);
+        *pdu = Arc::new(stripped.map_err(|error| damaged(&error))?);
+    }
+    Ok(pdus)
 }
 
 /// A room that we are in and that lets a server take part.

@@ -13,6 +13,7 @@ use hearth_matrix::{
 use hearth_store::StoreError;
 
 use crate::append::Appender;
+use crate::servers::served;
 
 /// Pieces of state that another server may tell of a room, and their bytes in all; the rest is let go.
 const TOLD: usize = 100;
@@ -55,12 +56,19 @@ pub(crate) fn federation_state(appender: &mut Appender<'_, '_>, member: &Pdu) ->
 fn events(appender: &mut Appender<'_, '_>, member: &Pdu) -> Result<Vec<Arc<Pdu>>, StoreError> {
     let mut events = Vec::with_capacity(TYPES.len() + 1);
     for kind in TYPES {
-        events.extend(appender.state(kind, "")?.map(|(_, pdu)| pdu));
+        events.extend(appender.state(kind, "")?);
     }
     if member.state_key.as_deref() != Some(member.sender.as_str()) {
-        events.extend(appender.state("m.room.member", member.sender.as_str())?.map(|(_, pdu)| pdu));
+        events.extend(appender.state("m.room.member", member.sender.as_str())?);
     }
-    Ok(events)
+    // Those that are not written yet are not redacted either.
+    let nums: Vec<i64> = events.iter().map(|(num, _)| num.0).collect();
+    let redacted = appender.tx.events().redacted_among(&nums)?;
+    let room = appender.room.clone();
+    for (num, pdu) in events.iter_mut().filter(|(num, _)| redacted.contains(num)) {
+        *pdu = served(appender.tx, &room, &[*num])?.pop().unwrap_or_else(|| pdu.clone());
+    }
+    Ok(events.into_iter().map(|(_, pdu)| pdu).collect())
 }
 
 /// What another server told of a room, for clients; with the member event to which it belongs, if there is one.

@@ -4,8 +4,9 @@
 
 use hearth_matrix::ruma::UInt;
 use hearth_matrix::ruma::api::federation::directory::{get_public_rooms, get_public_rooms_filtered};
+use hearth_matrix::ruma::directory::RoomNetwork;
 use hearth_room::DirectoryFilter;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::public_rooms_page;
 use crate::extract::Signed;
@@ -33,6 +34,10 @@ async fn public_rooms_filtered(
     Signed { request, .. }: Signed<get_public_rooms_filtered::v1::Request>,
 ) -> Result<JsonBody<Value>, ApiError> {
     is_open(&doors)?;
+    if matches!(request.room_network, RoomNetwork::ThirdParty(_)) {
+        // No bridge lists rooms here.
+        return Ok(JsonBody(json!({ "chunk": [], "total_room_count_estimate": 0 })));
+    }
     let types = request.filter.room_types.into_iter().map(|kind| kind.as_str().map(str::to_owned));
     let filter = DirectoryFilter { search: request.filter.generic_search_term, types: types.collect() };
     public_rooms_page(&doors, filter, number(request.limit), request.since).await

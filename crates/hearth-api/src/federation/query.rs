@@ -39,6 +39,9 @@ async fn profile(
     let mut profile = doors.users.profile(&request.user_id).await?;
     if let Some(field) = request.field {
         profile.retain(|name, _| name == field.as_str());
+        if profile.is_empty() {
+            return Err(ApiError::not_found("The user has no such field in his profile"));
+        }
     }
     Ok(JsonBody(profile))
 }

@@ -3,27 +3,26 @@
 //! Spec: server-server API, "Server Access Control Lists (ACLs)"; client-server API, `m.room.server_acl`.
 
 use hearth_matrix::ruma::ServerName;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// The content of `m.room.server_acl`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct ServerAcl {
-    #[serde(default = "yes")]
     allow_ip_literals: bool,
-    #[serde(default)]
     allow: Vec<String>,
-    #[serde(default)]
     deny: Vec<String>,
 }
 
-fn yes() -> bool {
-    true
-}
-
 impl ServerAcl {
-    /// From the content of the event. What is no ACL shuts nobody out.
+    /// From the content of the event. A part that makes no sense counts as missing, and the others hold all the same.
     pub(crate) fn parse(content: &str) -> Option<Self> {
-        serde_json::from_str(content).ok()
+        let content: Map<String, Value> = serde_json::from_str(content).ok()?;
+        let globs = |name: &str| {
+            let globs = content.get(name).and_then(Value::as_array).into_iter().flatten();
+            globs.filter_map(|glob| glob.as_str().map(str::to_owned)).collect()
+        };
+        let allow_ip_literals = content.get("allow_ip_literals").and_then(Value::as_bool).unwrap_or(true);
+        Some(Self { allow_ip_literals, allow: globs("allow"), deny: globs("deny") })
     }
 
     /// Whether a server may take part. Its port does not matter.
@@ -85,6 +84,22 @@ mod tests {
             let name = <&ServerName>::try_from(server).expect("a server name");
             assert_eq!(acl.allows(name), allowed, "{server}");
         }
+        for odd in [
+            r#"{"allow":["*"],"deny":["evil.example"],"allow_ip_literals":"false"}"#,
+            r#"{"allow":["*",null],"deny":["evil.example",5],"allow_ip_literals":null}"#,
+            r#"{"allow":["*"],"deny":["evil.example"],"more":[]}"#,
+        ] {
+            let acl = ServerAcl::parse(odd).expect("this is an ACL");
+            for (server, allowed) in [("evil.example", false), ("good.example", true), ("127.0.0.1", true)] {
+                assert_eq!(
+                    acl.allows(<&ServerName>::try_from(server).expect("a server name")),
+                    allowed,
+                    "{odd}: {server}"
+                );
+            }
+        }
+        let nobody = ServerAcl::parse(r#"{"allow":"*","deny":[]}"#).expect("this is an ACL");
+        assert!(!nobody.allows(<&ServerName>::try_from("good.example").expect("a server name")));
         let shut = ServerAcl::parse("{}").expect("this is an ACL");
         assert!(!shut.allows(<&ServerName>::try_from("good.example").expect("a server name")));
     }

@@ -12,6 +12,7 @@ use hearth_store::{EventNum, EventRow, Membership, RoomRecord, SnapshotNum, Stan
 use rustc_hash::FxHashSet;
 
 use super::MissingEvents;
+use crate::servers::served;
 use crate::{RoomError, Rooms};
 
 /// Events walked past for one answer.
@@ -74,7 +75,7 @@ impl Rooms {
             let entries = tx.state().load(room.num, snapshot)?;
             let mut nums: Vec<EventNum> = entries.into_iter().map(|entry| entry.event).collect();
             nums.sort_unstable();
-            let state = tx.events().pdus(&room, &nums)?;
+            let state = served(tx, &room, &nums)?;
             let auth_chain = auth_chain(tx, &room, &nums)?;
             Ok(Ok(StateBefore { state, auth_chain }))
         });
@@ -100,7 +101,7 @@ impl Rooms {
             let told = entries.iter().filter(|entry| Some(entry.key.kind) != member || heroes.contains(&entry.event));
             let mut nums: Vec<EventNum> = told.map(|entry| entry.event).collect();
             nums.sort_unstable();
-            let state = tx.events().pdus(&room, &nums)?;
+            let state = served(tx, &room, &nums)?;
             let of: Vec<EventNum> = nums.iter().copied().chain([row]).collect();
             let in_state: FxHashSet<&OwnedEventId> = state.iter().map(|pdu| &pdu.event_id).collect();
             let mut auth_chain = auth_chain(tx, &room, &of)?;
@@ -173,8 +174,8 @@ fn walk_back(
     behind: bool,
 ) -> Result<Vec<Arc<Pdu>>, StoreError> {
     let stop: FxHashSet<&OwnedEventId> = until.iter().collect();
-    let mut seen: FxHashSet<OwnedEventId> = from.iter().cloned().collect();
-    let mut todo: VecDeque<OwnedEventId> = from.iter().cloned().collect();
+    let mut seen = FxHashSet::default();
+    let mut todo: VecDeque<OwnedEventId> = from.iter().filter(|id| seen.insert((*id).clone())).cloned().collect();
     let mut found = Vec::new();
     let mut walked = 0;
     while let Some(id) = todo.pop_front() {
@@ -225,5 +226,5 @@ fn auth_chain(tx: &mut Tx<'_>, room: &RoomRecord, of: &[EventNum]) -> Result<Vec
         level = next.into_iter().collect();
     }
     let nums: Vec<EventNum> = chain.into_iter().collect();
-    tx.events().pdus(room, &nums)
+    served(tx, room, &nums)
 }

@@ -338,6 +338,15 @@ impl Events<'_, '_> {
         self.tx.query(select_events!("WHERE e.num IN ints($1)"), &[nums.into()], event_row)
     }
 
+    /// Those of some events that were redacted.
+    pub fn redacted_among(&mut self, nums: &[i64]) -> Result<Vec<EventNum>, StoreError> {
+        self.tx.query(
+            "SELECT num FROM events WHERE num IN ints($1) AND redacted_by IS NOT NULL",
+            &[nums.into()],
+            |row| Ok(EventNum(row.int(0)?)),
+        )
+    }
+
     /// One event.
     pub fn pdu(&mut self, room: &RoomRecord, num: EventNum) -> Result<Arc<Pdu>, StoreError> {
         if let Some(pdu) = self.tx.learned.pdu(num).or_else(|| self.tx.caches.pdu(num)) {

@@ -125,6 +125,11 @@ async fn a_server_that_the_acl_shuts_out_is_not_heard() {
     net.house(0).set(&room, &user(0, 0), "m.room.server_acl", "", acl).await.expect("may");
     let event = forged(&net.house(1), &room, message("hi"), &MESSAGE_AUTH).await;
     assert!(matches!(receive(&net, &event.json).await, Err(Dropped::ShutOut(_))));
+    // It stands between servers: what one brings that is not shut out is judged as always.
+    let received = net.house(0).rooms.receive(&name(2), &[event.json.to_string()]).await.expect("the store works");
+    assert_eq!(received[0].outcome, Ok(()));
+    net.calm_down().await;
+    assert_eq!(net.house(0).standing(&room, &event.event_id).await, Some(Standing::Live));
 }
 
 #[tokio::test(start_paused = true)]

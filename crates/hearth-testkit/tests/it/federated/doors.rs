@@ -1,6 +1,6 @@
 //! What servers may ask of rooms, and which of them.
 
-use hearth_testkit::{json, on_each_backend_together, on_each_backend_together_with};
+use hearth_testkit::{json, on_each_backend_together, on_each_backend_together_with, until_some};
 
 use super::*;
 
@@ -59,6 +59,10 @@ async fn members_servers_get_events_and_others_do_not() {
         for (status, answer) in put(2).await {
             assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
         }
+        // Named twice it is told once.
+        let path = federation_path(&format!("backfill/{r}?v={l}&v={l}&limit=10"));
+        let twice = ask(&federation, 1, 0, "GET", &path, None).await;
+        assert_eq!(twice.1["pdus"], backfill.1["pdus"]);
         let nowhere = encoded("!nowhere:other.test");
         for path in [format!("state/{nowhere}?event_id={l}"), format!("backfill/{nowhere}?v={l}&limit=1")] {
             let (status, answer) = ask(&federation, 1, 0, "GET", &federation_path(&path), None).await;
@@ -72,7 +76,7 @@ async fn members_servers_get_events_and_others_do_not() {
         }
 
         // A server that the room shuts out is no member's server any more.
-        let acl = json!({ "allow": ["*"], "deny": ["127.0.0.2"], "allow_ip_literals": true });
+        let acl = json!({ "allow": ["*"], "deny": ["127.0.0.2", 5], "allow_ip_literals": "yes" });
         set_state(&alice, &room, "m.room.server_acl", acl).await;
         for (status, answer) in put(1).await {
             assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
@@ -80,6 +84,51 @@ async fn members_servers_get_events_and_others_do_not() {
         let path = format!("make_join/{r}/{}?ver=12", encoded(&bob.user_id));
         let (status, answer) = ask(&federation, 1, 0, "GET", &federation_path(&path), None).await;
         assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/federation/v1/state/{roomId}
+// endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
+// endpoint: GET /_matrix/client/v3/publicRooms
+// endpoint: GET /_matrix/client/v3/sync
+#[tokio::test]
+async fn redacted_state_is_told_without_content() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let (carol, dave) = (federation.servers[0].user("carol").await, federation.servers[1].user("dave").await);
+        let room = create_room(&alice, json!({ "preset": "public_chat", "visibility": "public" })).await;
+        set_state(&alice, &room, "m.room.name", json!({ "name": "Room" })).await;
+        let topic = set_state(&alice, &room, "m.room.topic", json!({ "topic": "abuse" })).await;
+        let path = room_path(&room, &format!("redact/{}/1", encoded(&topic)));
+        assert_eq!(alice.put(&path, &json!({})).await.0, 200);
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let (status, told) = bob.get(&room_path(&room, "state/m.room.topic/")).await;
+        assert_eq!((status, told), (200, json!({})));
+
+        let last = send(&alice, &room, "last").await;
+        let path = federation_path(&format!("state/{}?event_id={}", encoded(&room), encoded(&last)));
+        let (_, state) = ask(&federation, 1, 0, "GET", &path, None).await;
+        let of_kind = |kind: &str| {
+            let pdus = state["pdus"].as_array().expect("pdus");
+            pdus.iter().find(|pdu| pdu["type"] == kind).expect("it is in the state")["content"].clone()
+        };
+        assert_eq!((of_kind("m.room.topic"), of_kind("m.room.name")), (json!({}), json!({ "name": "Room" })));
+
+        for invited in [&carol, &dave] {
+            let invite = json!({ "user_id": invited.user_id });
+            assert_eq!(alice.post(&room_path(&room, "invite"), &invite).await.0, 200);
+            let shown = until_some("the invite shows", async || {
+                let (_, news) = invited.get("/_matrix/client/v3/sync").await;
+                news["rooms"]["invite"][&room]["invite_state"]["events"].as_array().cloned()
+            });
+            let told = shown.await.into_iter().find(|event| event["type"] == "m.room.topic");
+            assert_eq!(told.expect("a topic is told")["content"], json!({}));
+        }
+
+        let (_, listed) = alice.get("/_matrix/client/v3/publicRooms").await;
+        let listed = &listed["chunk"][0];
+        assert_eq!((&listed["name"], &listed["topic"]), (&json!("Room"), &json!(null)));
     })
     .await;
 }
@@ -137,6 +186,11 @@ async fn the_directory_is_open_to_other_servers_if_the_settings_say_so() {
             let (status, found) = bob.post(&path, &json!({ "filter": { "generic_search_term": "chess" } })).await;
             assert_eq!((status, &found["chunk"][0]["room_id"]), (200, &json!(room)), "{found}");
             assert_eq!(found["chunk"].as_array().unwrap().len(), 1);
+            // No bridge lists rooms.
+            let bridged = json!({ "third_party_instance_id": "irc-freenode" });
+            let path = "/_matrix/federation/v1/publicRooms";
+            let (status, none) = ask(&federation, 1, 0, "POST", path, Some(bridged)).await;
+            assert_eq!((status, &none["chunk"]), (200, &json!([])), "{none}");
         },
     )
     .await;
@@ -156,6 +210,7 @@ async fn the_directory_is_open_to_other_servers_if_the_settings_say_so() {
 
 // endpoint: GET /_matrix/client/v3/profile/{userId}
 // endpoint: GET /_matrix/client/v3/profile/{userId}/{keyName}
+// endpoint: GET /_matrix/federation/v1/query/profile
 #[tokio::test]
 async fn profiles_of_other_servers_are_asked_for() {
     on_each_backend_together(2, async |federation| {
@@ -163,6 +218,11 @@ async fn profiles_of_other_servers_are_asked_for() {
         let path = format!("/_matrix/client/v3/profile/{}", encoded(&alice.user_id));
         assert_eq!(bob.get(&path).await, (200, json!({ "displayname": "alice" })));
         assert_eq!(bob.get(&format!("{path}/displayname")).await, (200, json!({ "displayname": "alice" })));
+        let query = federation_path(&format!("query/profile?user_id={}&field=", encoded(&alice.user_id)));
+        let field = async |name: &str| ask(&federation, 1, 0, "GET", &format!("{query}{name}"), None).await;
+        assert_eq!(field("displayname").await, (200, json!({ "displayname": "alice" })));
+        let (status, answer) = field("avatar_url").await;
+        assert_eq!((status, &answer["errcode"]), (404, &json!("M_NOT_FOUND")), "{answer}");
         assert_eq!(bob.get(&format!("{path}/avatar_url")).await.0, 404);
         assert_eq!(federation.servers[1].get(&path).await.0, 200);
         let nobody = format!("/_matrix/client/v3/profile/@nobody:{}", federation.name(0));
