@@ -81,8 +81,7 @@ fn content_type(format: ImageFormat) -> Option<&'static str> {
 
 /// Format and size of a picture, as it stands upright: what its head says.
 pub fn measure(bytes: &[u8]) -> Result<(&'static str, (u32, u32)), PictureError> {
-    let format = image::guess_format(bytes).map_err(|_| PictureError::NotAPicture)?;
-    let content_type = content_type(format).ok_or(PictureError::NotAPicture)?;
+    let (format, content_type) = understood(bytes)?;
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder()?;
     let (width, height) = decoder.dimensions();
     let turned = decoder.orientation().is_ok_and(is_on_its_side);
@@ -91,47 +90,80 @@ pub fn measure(bytes: &[u8]) -> Result<(&'static str, (u32, u32)), PictureError>
 
 /// Makes a picture smaller, if it has no more pixels than this.
 pub fn shrink(bytes: &[u8], kind: ThumbnailKind, most_pixels: u64) -> Result<Shrunk, PictureError> {
-    let format = image::guess_format(bytes).map_err(|_| PictureError::NotAPicture)?;
-    let content_type = content_type(format).ok_or(PictureError::NotAPicture)?;
+    let (format, content_type) = understood(bytes)?;
     if kind.animated
         && let Some(shrunk) = shrink_moving(bytes, format, kind, most_pixels)?
     {
         return Ok(shrunk);
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(most_pixels.saturating_mul(8).saturating_add(DECODER_BYTES));
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > most_pixels {
-        return Err(PictureError::TooLarge);
-    }
+    let mut decoder = open(bytes, format, most_pixels)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    // Planned as it lies, since it is turned when it is small.
-    let as_it_lies = if is_on_its_side(orientation) {
-        ThumbnailKind { width: kind.height, height: kind.width, ..kind }
-    } else {
-        kind
-    };
-    let plan = plan((width, height), as_it_lies);
+    let plan = plan(decoder.dimensions(), as_it_lies(kind, orientation));
     if plan.is_none() && (kind.animated || !may_move(bytes, format)) {
         return Ok(Shrunk { bytes: None, content_type });
     }
     let profile = decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= PROFILE_BYTES);
-    let picture = match plan {
-        Some(plan) if format == ImageFormat::Jpeg => reduced::read(bytes, (width, height), plan),
+    let mut picture = decode(bytes, format, decoder, plan)?;
+    picture.apply_orientation(orientation);
+    encode(picture, format, profile)
+}
+
+/// The pixels of a picture, made smaller, if it has no more than this.
+pub(super) fn pixels(bytes: &[u8], kind: ThumbnailKind, most_pixels: u64) -> Result<DynamicImage, PictureError> {
+    let (format, _) = understood(bytes)?;
+    let mut decoder = open(bytes, format, most_pixels)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let plan = plan(decoder.dimensions(), as_it_lies(kind, orientation));
+    let mut picture = decode(bytes, format, decoder, plan)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// What a picture is, if it is one that is understood.
+fn understood(bytes: &[u8]) -> Result<(ImageFormat, &'static str), PictureError> {
+    let format = image::guess_format(bytes).map_err(|_| PictureError::NotAPicture)?;
+    Ok((format, content_type(format).ok_or(PictureError::NotAPicture)?))
+}
+
+/// Reads the head of a picture, if it has no more pixels than this.
+fn open(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<impl ImageDecoder, PictureError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(most_pixels.saturating_mul(8).saturating_add(DECODER_BYTES));
+    reader.limits(limits);
+    let decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > most_pixels {
+        return Err(PictureError::TooLarge);
+    }
+    Ok(decoder)
+}
+
+/// What is wanted of a picture as it lies, since it is turned when it is small.
+fn as_it_lies(kind: ThumbnailKind, orientation: Orientation) -> ThumbnailKind {
+    if is_on_its_side(orientation) { ThumbnailKind { width: kind.height, height: kind.width, ..kind } } else { kind }
+}
+
+/// Reads the rest of a picture, no larger than is needed, and makes it as small as is planned.
+fn decode(
+    bytes: &[u8],
+    format: ImageFormat,
+    decoder: impl ImageDecoder,
+    plan: Option<Plan>,
+) -> Result<DynamicImage, PictureError> {
+    let size = decoder.dimensions();
+    let reduced = match plan {
+        Some(plan) if format == ImageFormat::Jpeg => reduced::read(bytes, size, plan),
         _ => None,
     };
-    let mut picture = match picture {
+    let picture = match reduced {
         Some(picture) => picture,
         None => DynamicImage::from_decoder(decoder)?,
     };
-    if let Some(plan) = plan {
-        picture = resize(picture, (width, height), plan)?;
+    match plan {
+        Some(plan) => resize(picture, size, plan),
+        None => Ok(picture),
     }
-    picture.apply_orientation(orientation);
-    encode(picture, format, profile)
 }
 
 /// Whether a picture may have several frames, which is not to be shown to somebody who wants one.

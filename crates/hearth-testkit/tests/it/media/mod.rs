@@ -1,5 +1,6 @@
 //! The content repository.
 
+mod blurhash;
 mod download;
 mod policy;
 mod preview;
