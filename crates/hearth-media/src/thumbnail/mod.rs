@@ -4,8 +4,6 @@
 //! many wait is sent away. A picture that can't be read is remembered for a while.
 
 mod blurhash;
-#[cfg(test)]
-mod hostile;
 mod reduced;
 mod shrink;
 mod sizes;
@@ -250,18 +248,17 @@ impl Media {
     ) -> Result<T, ThumbnailError> {
         let internal = |error: &dyn std::fmt::Display| ThumbnailError::Internal(error.to_string());
         let most_pixels = self.config().max_picture_pixels;
-        let (_, (width, height)) = measure(&bytes)?;
+        // A picture that brings a decoder to its knees is a damaged one.
+        let broken = |error: tokio::task::JoinError| PictureError::Broken(error.to_string());
+        let head = bytes.clone();
+        let (_, (width, height)) = tokio::task::spawn_blocking(move || measure(&head)).await.map_err(broken)??;
         let pixels = u64::from(width) * u64::from(height);
         if pixels > most_pixels {
             return Err(PictureError::TooLarge.into());
         }
         let units = u32::try_from(pixels / UNIT + 1).unwrap_or(BUDGET).min(BUDGET);
         let _pixels = self.workshop().pixels.acquire_many(units).await.map_err(|error| internal(&error))?;
-        match tokio::task::spawn_blocking(move || work(&bytes, most_pixels)).await {
-            Ok(done) => Ok(done?),
-            // A picture that brings a decoder to its knees is a damaged one.
-            Err(error) => Err(PictureError::Broken(error.to_string()).into()),
-        }
+        Ok(tokio::task::spawn_blocking(move || work(&bytes, most_pixels)).await.map_err(broken)??)
     }
 
     async fn keep_thumbnail(

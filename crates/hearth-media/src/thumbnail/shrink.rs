@@ -34,6 +34,10 @@ const ANIMATION_PIXELS: u64 = 200_000_000;
 const GIF_SPEED: i32 = 20;
 /// Memory of a decoder beside the pixels themselves.
 const DECODER_BYTES: u64 = 64 * 1024 * 1024;
+/// Memory of the pixels, each: as they are read, as they are shown, and what was shown before.
+const PIXEL_BYTES: u64 = 16;
+/// Memory that the head of a picture may take. A larger colour profile is made to do harm, and is not unpacked.
+const HEAD_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A smaller picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +86,7 @@ fn content_type(format: ImageFormat) -> Option<&'static str> {
 /// Format and size of a picture, as it stands upright: what its head says.
 pub fn measure(bytes: &[u8]) -> Result<(&'static str, (u32, u32)), PictureError> {
     let (format, content_type) = understood(bytes)?;
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder()?;
+    let mut decoder = head(bytes, format)?;
     let (width, height) = decoder.dimensions();
     let turned = decoder.orientation().is_ok_and(is_on_its_side);
     Ok((content_type, if turned { (height, width) } else { (width, height) }))
@@ -125,18 +129,33 @@ fn understood(bytes: &[u8]) -> Result<(ImageFormat, &'static str), PictureError>
     Ok((format, content_type(format).ok_or(PictureError::NotAPicture)?))
 }
 
-/// Reads the head of a picture, if it has no more pixels than this.
-fn open(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<impl ImageDecoder, PictureError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+fn limits(most_bytes: u64) -> Limits {
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(most_pixels.saturating_mul(8).saturating_add(DECODER_BYTES));
-    reader.limits(limits);
-    let decoder = reader.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > most_pixels {
+    limits.max_alloc = Some(most_bytes);
+    limits
+}
+
+/// Reads the head of a picture.
+fn head(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, PictureError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits(HEAD_BYTES));
+    Ok(reader.into_decoder()?)
+}
+
+/// Reads the head of a picture, if it has no more pixels than this; the rest takes no more memory than its size needs.
+fn open(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<impl ImageDecoder, PictureError> {
+    let mut decoder = head(bytes, format)?;
+    decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
+    Ok(decoder)
+}
+
+/// What a picture of a size may take, if that is no more pixels than this.
+fn limits_for((width, height): (u32, u32), most_pixels: u64) -> Result<Limits, PictureError> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > most_pixels {
         return Err(PictureError::TooLarge);
     }
-    Ok(decoder)
+    Ok(limits(pixels.saturating_mul(PIXEL_BYTES).saturating_add(DECODER_BYTES)))
 }
 
 /// What is wanted of a picture as it lies, since it is turned when it is small.
@@ -171,9 +190,9 @@ fn may_move(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Gif => true,
         ImageFormat::WebP => WebPDecoder::new(Cursor::new(bytes)).is_ok_and(|decoder| decoder.has_animation()),
-        ImageFormat::Png => {
-            PngDecoder::new(Cursor::new(bytes)).and_then(|decoder| decoder.is_apng()).is_ok_and(|is_apng| is_apng)
-        }
+        ImageFormat::Png => PngDecoder::with_limits(Cursor::new(bytes), limits(HEAD_BYTES))
+            .and_then(|decoder| decoder.is_apng())
+            .is_ok_and(|is_apng| is_apng),
         _ => false,
     }
 }
@@ -259,22 +278,22 @@ fn shrink_moving(
     let source = Cursor::new(bytes);
     let (size, frames): ((u32, u32), Frames<'_>) = match format {
         ImageFormat::Gif => {
-            let decoder = GifDecoder::new(source)?;
+            let mut decoder = GifDecoder::new(source)?;
+            decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
             (decoder.dimensions(), decoder.into_frames())
         }
         ImageFormat::WebP => {
-            let decoder = WebPDecoder::new(source)?;
+            let mut decoder = WebPDecoder::new(source)?;
+            decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
             (decoder.dimensions(), decoder.into_frames())
         }
         _ => {
-            let decoder = PngDecoder::new(source)?;
+            let mut decoder = PngDecoder::with_limits(source, limits(HEAD_BYTES))?;
+            decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
             (decoder.dimensions(), decoder.apng()?.into_frames())
         }
     };
     let pixels = u64::from(size.0) * u64::from(size.1);
-    if pixels > most_pixels {
-        return Err(PictureError::TooLarge);
-    }
     let Some(plan) = plan(size, kind) else { return Ok(None) };
     let (began, mut count) = (Instant::now(), 0);
     let mut encoded = Vec::new();

@@ -2,6 +2,7 @@
 
 mod blurhash;
 mod download;
+mod hostile;
 mod policy;
 mod preview;
 mod remote;
