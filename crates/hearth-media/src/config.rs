@@ -27,6 +27,8 @@ pub struct MediaConfig {
     pub servers: ServerRules,
     /// Pictures with more pixels get no thumbnails.
     pub max_picture_pixels: u64,
+    /// Whoever uploads a picture may ask for its blurhash, and previews have one.
+    pub blurhashes: bool,
     /// Pages that users link to are fetched to preview them.
     pub previews: bool,
     /// Domains of which none are.
@@ -124,6 +126,7 @@ impl MediaConfig {
             max_remote_bytes: 100 * 1024 * 1024,
             servers: ServerRules::open(),
             max_picture_pixels: 48_000_000,
+            blurhashes: false,
             previews: false,
             previews_denied: Vec::new(),
             scanner: None,

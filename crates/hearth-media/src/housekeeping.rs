@@ -15,6 +15,8 @@ const BATCH: i64 = 200;
 pub(crate) const LOOSE_FOR_MS: i64 = 60 * 60 * 1000;
 /// A place that was not used is remembered for so long after its time.
 const OVERDUE_FOR_MS: i64 = 60 * 60 * 1000;
+/// No upload to a bucket takes so long: whoever began it has died.
+const UNFINISHED_FOR_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// What nobody has looked at since before a time, the longest first.
 #[derive(Clone, Copy)]
@@ -44,8 +46,18 @@ impl Media {
         self.store().write_quiet(Vec::new(), move |tx| tx.previews().sweep(old)).await?;
         if self.is_time_for_retention() {
             self.retain().await?;
+            self.give_up_unfinished().await;
         }
         self.collect().await
+    }
+
+    /// Uploads to a bucket whose node died: their parts are paid for until somebody gives them up.
+    async fn give_up_unfinished(&self) {
+        match self.storage().give_up_unfinished(self.now() - UNFINISHED_FOR_MS).await {
+            Ok(0) => {}
+            Ok(given_up) => tracing::info!(given_up, "unfinished uploads to the bucket were given up"),
+            Err(error) => tracing::warn!(%error, "unfinished uploads to the bucket can't be looked for"),
+        }
     }
 
     /// Lets go of what nobody looks at any more, and of more when it is too much.

@@ -372,6 +372,7 @@ fn media_config(settings: &Settings) -> Result<MediaConfig, StartError> {
         max_remote_bytes: media.max_remote_size.bytes(),
         servers: ServerRules { denied: media.denied_servers.clone(), ..ServerRules::open() },
         max_picture_pixels: media.max_picture_pixels.into(),
+        blurhashes: media.blurhash,
         quota: Quota { files: media.user_quota_files.map(u64::from), bytes: media.user_quota.map(|size| size.bytes()) },
         kept_for: Kept {
             ours: media.keep_local.map(|period| period.duration()),

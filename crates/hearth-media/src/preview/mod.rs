@@ -253,17 +253,17 @@ impl Media {
         if !keep.await? {
             return Ok(None);
         }
-        let told = json!({
-            "og:image": uri(&place),
-            "og:image:type": content_type,
-            "og:image:width": width,
-            "og:image:height": height,
-            "matrix:image:size": size,
-        });
-        Ok(match told {
-            Value::Object(told) => Some(told),
-            _ => None,
-        })
+        let content_uri = uri(&place);
+        let blurhash = self.blurhash(&content_uri).await;
+        let told = [
+            ("og:image", json!(content_uri)),
+            ("og:image:type", json!(content_type)),
+            ("og:image:width", json!(width)),
+            ("og:image:height", json!(height)),
+            ("matrix:image:size", json!(size)),
+        ];
+        let told = told.into_iter().chain(blurhash.map(|blurhash| ("matrix:image:blurhash", json!(blurhash))));
+        Ok(Some(told.map(|(name, value)| (name.to_owned(), value)).collect()))
     }
 }
 

@@ -49,6 +49,15 @@ impl Storage {
         }
     }
 
+    /// Gives up what was begun before a time elsewhere and never finished. How many it were.
+    pub(crate) async fn give_up_unfinished(&self, before_ms: i64) -> io::Result<u64> {
+        match self {
+            // What comes to a directory goes with the process.
+            Self::Disk(_) => Ok(0),
+            Self::S3(s3) => s3.give_up_unfinished(before_ms).await,
+        }
+    }
+
     /// The bytes in a range, which are within the blob.
     pub(crate) async fn read(&self, sha256: &[u8; 32], range: Range<u64>) -> io::Result<Content> {
         match self {

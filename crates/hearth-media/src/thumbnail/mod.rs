@@ -3,8 +3,7 @@
 //! As many are made at once as there are processors, and no more pixels are held than a budget allows; who comes when too
 //! many wait is sent away. A picture that can't be read is remembered for a while.
 
-#[cfg(test)]
-mod hostile;
+mod blurhash;
 mod reduced;
 mod shrink;
 mod sizes;
@@ -74,6 +73,8 @@ pub(crate) struct Workshop {
     pixels: Semaphore,
     turns: Turns,
     broken: Cache<BlobNum, PictureError>,
+    /// Who waits for a blurhash.
+    blurhashes: Arc<Semaphore>,
 }
 
 /// Who makes which.
@@ -87,6 +88,7 @@ impl Default for Workshop {
             pixels: Semaphore::new(BUDGET as usize),
             turns: Turns::default(),
             broken: Cache::new(MOST_BROKEN),
+            blurhashes: Arc::new(Semaphore::new(MOST_WAITING)),
         }
     }
 }
@@ -221,34 +223,42 @@ impl Media {
         picture: impl AsyncFnOnce() -> Result<Bytes, ThumbnailError>,
         kind: ThumbnailKind,
     ) -> Result<Shrunk, ThumbnailError> {
+        self.work_in_turn(picture, move |bytes, most_pixels| shrink(bytes, kind, most_pixels)).await
+    }
+
+    /// Works on a picture when it is its turn; only then it is read.
+    async fn work_in_turn<T: Send + 'static>(
+        &self,
+        picture: impl AsyncFnOnce() -> Result<Bytes, ThumbnailError>,
+        work: impl FnOnce(&[u8], u64) -> Result<T, PictureError> + Send + 'static,
+    ) -> Result<T, ThumbnailError> {
         let closed = |_| ThumbnailError::Internal("closed".to_owned());
         let _worker = self.workshop().workers.acquire().await.map_err(closed)?;
         let bytes = picture().await?;
         let began = tokio::time::Instant::now();
-        let shrunk = self.shrink_within_budget(bytes, kind, self.config().max_picture_pixels).await;
+        let done = self.work_within_budget(bytes, work).await;
         metrics::histogram!("hearth_media_thumbnail_duration_seconds").record(began.elapsed().as_secs_f64());
-        shrunk
+        done
     }
 
-    async fn shrink_within_budget(
+    async fn work_within_budget<T: Send + 'static>(
         &self,
         bytes: Bytes,
-        kind: ThumbnailKind,
-        most_pixels: u64,
-    ) -> Result<Shrunk, ThumbnailError> {
+        work: impl FnOnce(&[u8], u64) -> Result<T, PictureError> + Send + 'static,
+    ) -> Result<T, ThumbnailError> {
         let internal = |error: &dyn std::fmt::Display| ThumbnailError::Internal(error.to_string());
-        let (_, (width, height)) = measure(&bytes)?;
+        let most_pixels = self.config().max_picture_pixels;
+        // A picture that brings a decoder to its knees is a damaged one.
+        let broken = |error: tokio::task::JoinError| PictureError::Broken(error.to_string());
+        let head = bytes.clone();
+        let (_, (width, height)) = tokio::task::spawn_blocking(move || measure(&head)).await.map_err(broken)??;
         let pixels = u64::from(width) * u64::from(height);
         if pixels > most_pixels {
             return Err(PictureError::TooLarge.into());
         }
         let units = u32::try_from(pixels / UNIT + 1).unwrap_or(BUDGET).min(BUDGET);
         let _pixels = self.workshop().pixels.acquire_many(units).await.map_err(|error| internal(&error))?;
-        match tokio::task::spawn_blocking(move || shrink(&bytes, kind, most_pixels)).await {
-            Ok(shrunk) => Ok(shrunk?),
-            // A picture that brings a decoder to its knees is a damaged one.
-            Err(error) => Err(PictureError::Broken(error.to_string()).into()),
-        }
+        Ok(tokio::task::spawn_blocking(move || work(&bytes, most_pixels)).await.map_err(broken)??)
     }
 
     async fn keep_thumbnail(

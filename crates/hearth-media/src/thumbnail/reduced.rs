@@ -5,8 +5,13 @@
 
 use image::{DynamicImage, GrayImage, RgbImage};
 use jpeg_decoder::{CodingProcess, Decoder, PixelFormat};
+use memchr::memmem;
 
 use super::sizes::Plan;
+
+const START_OF_SCAN: [u8; 2] = [0xff, 0xda];
+/// One for each colour, and those of small pictures in its head. Each goes over all blocks, even if it has no bytes.
+const MOST_SCANS: usize = 16;
 
 /// A picture of a size, or one that is smaller and still large enough for the plan. None if it is to be read whole.
 pub(super) fn read(bytes: &[u8], (width, height): (u32, u32), plan: Plan) -> Option<DynamicImage> {
@@ -18,6 +23,9 @@ pub(super) fn read(bytes: &[u8], (width, height): (u32, u32), plan: Plan) -> Opt
     let wanted = (needed(width, part_width, new_width)?, needed(height, part_height, new_height)?);
     // Only what becomes half as large or less.
     if u32::from(wanted.0) * 2 > width || u32::from(wanted.1) * 2 > height {
+        return None;
+    }
+    if memmem::find_iter(bytes, &START_OF_SCAN).nth(MOST_SCANS).is_some() {
         return None;
     }
     let mut decoder = Decoder::new(bytes);

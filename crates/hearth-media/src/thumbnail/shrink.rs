@@ -34,6 +34,10 @@ const ANIMATION_PIXELS: u64 = 200_000_000;
 const GIF_SPEED: i32 = 20;
 /// Memory of a decoder beside the pixels themselves.
 const DECODER_BYTES: u64 = 64 * 1024 * 1024;
+/// Memory of the pixels, each: as they are read, as they are shown, and what was shown before.
+const PIXEL_BYTES: u64 = 16;
+/// Memory that the head of a picture may take. A larger colour profile is made to do harm, and is not unpacked.
+const HEAD_BYTES: u64 = 16 * 1024 * 1024;
 
 /// A smaller picture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +85,8 @@ fn content_type(format: ImageFormat) -> Option<&'static str> {
 
 /// Format and size of a picture, as it stands upright: what its head says.
 pub fn measure(bytes: &[u8]) -> Result<(&'static str, (u32, u32)), PictureError> {
-    let format = image::guess_format(bytes).map_err(|_| PictureError::NotAPicture)?;
-    let content_type = content_type(format).ok_or(PictureError::NotAPicture)?;
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder()?;
+    let (format, content_type) = understood(bytes)?;
+    let mut decoder = head(bytes, format)?;
     let (width, height) = decoder.dimensions();
     let turned = decoder.orientation().is_ok_and(is_on_its_side);
     Ok((content_type, if turned { (height, width) } else { (width, height) }))
@@ -91,47 +94,95 @@ pub fn measure(bytes: &[u8]) -> Result<(&'static str, (u32, u32)), PictureError>
 
 /// Makes a picture smaller, if it has no more pixels than this.
 pub fn shrink(bytes: &[u8], kind: ThumbnailKind, most_pixels: u64) -> Result<Shrunk, PictureError> {
-    let format = image::guess_format(bytes).map_err(|_| PictureError::NotAPicture)?;
-    let content_type = content_type(format).ok_or(PictureError::NotAPicture)?;
+    let (format, content_type) = understood(bytes)?;
     if kind.animated
         && let Some(shrunk) = shrink_moving(bytes, format, kind, most_pixels)?
     {
         return Ok(shrunk);
     }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(most_pixels.saturating_mul(8).saturating_add(DECODER_BYTES));
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > most_pixels {
-        return Err(PictureError::TooLarge);
-    }
+    let mut decoder = open(bytes, format, most_pixels)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    // Planned as it lies, since it is turned when it is small.
-    let as_it_lies = if is_on_its_side(orientation) {
-        ThumbnailKind { width: kind.height, height: kind.width, ..kind }
-    } else {
-        kind
-    };
-    let plan = plan((width, height), as_it_lies);
+    let plan = plan(decoder.dimensions(), as_it_lies(kind, orientation));
     if plan.is_none() && (kind.animated || !may_move(bytes, format)) {
         return Ok(Shrunk { bytes: None, content_type });
     }
     let profile = decoder.icc_profile().ok().flatten().filter(|profile| profile.len() <= PROFILE_BYTES);
-    let picture = match plan {
-        Some(plan) if format == ImageFormat::Jpeg => reduced::read(bytes, (width, height), plan),
+    let mut picture = decode(bytes, format, decoder, plan)?;
+    picture.apply_orientation(orientation);
+    encode(picture, format, profile)
+}
+
+/// The pixels of a picture, made smaller, if it has no more than this.
+pub(super) fn pixels(bytes: &[u8], kind: ThumbnailKind, most_pixels: u64) -> Result<DynamicImage, PictureError> {
+    let (format, _) = understood(bytes)?;
+    let mut decoder = open(bytes, format, most_pixels)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let plan = plan(decoder.dimensions(), as_it_lies(kind, orientation));
+    let mut picture = decode(bytes, format, decoder, plan)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// What a picture is, if it is one that is understood.
+fn understood(bytes: &[u8]) -> Result<(ImageFormat, &'static str), PictureError> {
+    let format = image::guess_format(bytes).map_err(|_| PictureError::NotAPicture)?;
+    Ok((format, content_type(format).ok_or(PictureError::NotAPicture)?))
+}
+
+fn limits(most_bytes: u64) -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(most_bytes);
+    limits
+}
+
+/// Reads the head of a picture.
+fn head(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, PictureError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits(HEAD_BYTES));
+    Ok(reader.into_decoder()?)
+}
+
+/// Reads the head of a picture, if it has no more pixels than this; the rest takes no more memory than its size needs.
+fn open(bytes: &[u8], format: ImageFormat, most_pixels: u64) -> Result<impl ImageDecoder, PictureError> {
+    let mut decoder = head(bytes, format)?;
+    decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
+    Ok(decoder)
+}
+
+/// What a picture of a size may take, if that is no more pixels than this.
+fn limits_for((width, height): (u32, u32), most_pixels: u64) -> Result<Limits, PictureError> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > most_pixels {
+        return Err(PictureError::TooLarge);
+    }
+    Ok(limits(pixels.saturating_mul(PIXEL_BYTES).saturating_add(DECODER_BYTES)))
+}
+
+/// What is wanted of a picture as it lies, since it is turned when it is small.
+fn as_it_lies(kind: ThumbnailKind, orientation: Orientation) -> ThumbnailKind {
+    if is_on_its_side(orientation) { ThumbnailKind { width: kind.height, height: kind.width, ..kind } } else { kind }
+}
+
+/// Reads the rest of a picture, no larger than is needed, and makes it as small as is planned.
+fn decode(
+    bytes: &[u8],
+    format: ImageFormat,
+    decoder: impl ImageDecoder,
+    plan: Option<Plan>,
+) -> Result<DynamicImage, PictureError> {
+    let size = decoder.dimensions();
+    let reduced = match plan {
+        Some(plan) if format == ImageFormat::Jpeg => reduced::read(bytes, size, plan),
         _ => None,
     };
-    let mut picture = match picture {
+    let picture = match reduced {
         Some(picture) => picture,
         None => DynamicImage::from_decoder(decoder)?,
     };
-    if let Some(plan) = plan {
-        picture = resize(picture, (width, height), plan)?;
+    match plan {
+        Some(plan) => resize(picture, size, plan),
+        None => Ok(picture),
     }
-    picture.apply_orientation(orientation);
-    encode(picture, format, profile)
 }
 
 /// Whether a picture may have several frames, which is not to be shown to somebody who wants one.
@@ -139,9 +190,9 @@ fn may_move(bytes: &[u8], format: ImageFormat) -> bool {
     match format {
         ImageFormat::Gif => true,
         ImageFormat::WebP => WebPDecoder::new(Cursor::new(bytes)).is_ok_and(|decoder| decoder.has_animation()),
-        ImageFormat::Png => {
-            PngDecoder::new(Cursor::new(bytes)).and_then(|decoder| decoder.is_apng()).is_ok_and(|is_apng| is_apng)
-        }
+        ImageFormat::Png => PngDecoder::with_limits(Cursor::new(bytes), limits(HEAD_BYTES))
+            .and_then(|decoder| decoder.is_apng())
+            .is_ok_and(|is_apng| is_apng),
         _ => false,
     }
 }
@@ -227,22 +278,22 @@ fn shrink_moving(
     let source = Cursor::new(bytes);
     let (size, frames): ((u32, u32), Frames<'_>) = match format {
         ImageFormat::Gif => {
-            let decoder = GifDecoder::new(source)?;
+            let mut decoder = GifDecoder::new(source)?;
+            decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
             (decoder.dimensions(), decoder.into_frames())
         }
         ImageFormat::WebP => {
-            let decoder = WebPDecoder::new(source)?;
+            let mut decoder = WebPDecoder::new(source)?;
+            decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
             (decoder.dimensions(), decoder.into_frames())
         }
         _ => {
-            let decoder = PngDecoder::new(source)?;
+            let mut decoder = PngDecoder::with_limits(source, limits(HEAD_BYTES))?;
+            decoder.set_limits(limits_for(decoder.dimensions(), most_pixels)?)?;
             (decoder.dimensions(), decoder.apng()?.into_frames())
         }
     };
     let pixels = u64::from(size.0) * u64::from(size.1);
-    if pixels > most_pixels {
-        return Err(PictureError::TooLarge);
-    }
     let Some(plan) = plan(size, kind) else { return Ok(None) };
     let (began, mut count) = (Instant::now(), 0);
     let mut encoded = Vec::new();

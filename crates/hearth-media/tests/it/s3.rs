@@ -31,8 +31,12 @@ struct Bucket {
     directory: tempfile::TempDir,
     faults: Arc<Mutex<Vec<Fault>>>,
     asked: Arc<AtomicUsize>,
+    begun: Begun,
     _serving: JoinSet<()>,
 }
+
+/// Uploads in parts that the bucket says were begun: key, id and time. The server at hand can't list them itself.
+type Begun = Arc<Mutex<Vec<(String, String, &'static str)>>>;
 
 /// Requests that are answered with a status instead: those whose line contains a text, so many times.
 struct Fault {
@@ -51,15 +55,17 @@ impl Bucket {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (faults, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
-        let (own_faults, counted) = (faults.clone(), asked.clone());
+        let (own_faults, counted, begun) = (faults.clone(), asked.clone(), Begun::default());
+        let listed = begun.clone();
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let mut open = JoinSet::new();
             while let Ok((tcp, _)) = listener.accept().await {
                 let (service, faults, counted) = (service.clone(), own_faults.clone(), counted.clone());
+                let listed = listed.clone();
                 let answer = hyper::service::service_fn(move |request| {
                     counted.fetch_add(1, Ordering::SeqCst);
-                    answer(service.clone(), faults.clone(), request)
+                    answer(service.clone(), faults.clone(), listed.clone(), request)
                 });
                 open.spawn(async move {
                     let http = hyper::server::conn::http1::Builder::new();
@@ -67,7 +73,7 @@ impl Bucket {
                 });
             }
         });
-        Self { address, directory, faults, asked, _serving: serving }
+        Self { address, directory, faults, asked, begun, _serving: serving }
     }
 
     fn fails(&self, line: &'static str, status: StatusCode, times: usize) {
@@ -108,6 +114,7 @@ impl Bucket {
 async fn answer(
     service: S3Service,
     faults: Arc<Mutex<Vec<Fault>>>,
+    begun: Begun,
     request: Request<Incoming>,
 ) -> Result<Response<s3s::Body>, s3s::HttpError> {
     let line = format!("{} {}", request.method(), request.uri());
@@ -123,8 +130,35 @@ async fn answer(
             let body = s3s::Body::from("<Error><Code>Fault</Code></Error>".to_owned());
             Ok(Response::builder().status(status).body(body).expect("an answer"))
         }
-        None => service.call(request.map(s3s::Body::from)).await,
+        None => {
+            let answer = service.call(request.map(s3s::Body::from)).await?;
+            // Only who has signed well comes so far.
+            if answer.status() == StatusCode::NOT_IMPLEMENTED && line.contains("uploads=") {
+                return Ok(Response::new(s3s::Body::from(page_of_begun(&begun, &line))));
+            }
+            Ok(answer)
+        }
     }
+}
+
+/// Two of the uploads that were begun, behind those that are known.
+fn page_of_begun(begun: &Begun, line: &str) -> String {
+    let begun = begun.lock().expect("no panic before");
+    let known = begun.iter().position(|(_, upload, _)| line.contains(&format!("upload-id-marker={upload}")));
+    let from = known.map_or(0, |known| known + 1);
+    let page = &begun[from..begun.len().min(from + 2)];
+    let listed: String = page
+        .iter()
+        .map(|(key, upload, time)| {
+            format!("<Upload><Key>{key}</Key><UploadId>{upload}</UploadId><Initiated>{time}</Initiated></Upload>")
+        })
+        .collect();
+    let (key, upload, _) = page.last().cloned().unwrap_or_default();
+    let is_cut = from + page.len() < begun.len();
+    format!(
+        "<ListMultipartUploadsResult><NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>{upload}\
+         </NextUploadIdMarker><IsTruncated>{is_cut}</IsTruncated>{listed}</ListMultipartUploadsResult>"
+    )
 }
 
 /// Bytes that no compression makes small.
@@ -240,4 +274,35 @@ async fn a_key_that_is_wrong_is_told_of_at_the_start() {
     let (bucket, incoming) = (Bucket::start().await, tempfile::tempdir().expect("a directory"));
     let refused = bucket.media(incoming.path(), "another").await.map(drop).expect_err("a refusal");
     assert!(refused.to_string().contains("403"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_a_node_left_unfinished_in_the_bucket_is_given_up_after_a_day() {
+    const LONG_AGO: &str = "2013-05-24T00:00:00.000Z";
+    const LATER: &str = "2999-01-01T00:00:00.000Z";
+    let (bucket, incoming) = (Bucket::start().await, tempfile::tempdir().expect("a directory"));
+    let media = bucket.media(incoming.path(), "secret").await.expect("media");
+    let unfinished = async |seed: u64| {
+        // Neither the second part nor that it is given up comes through.
+        bucket.fails("partNumber=2", StatusCode::BAD_REQUEST, 1);
+        bucket.fails("DELETE /files/some%20where", StatusCode::BAD_REQUEST, 1);
+        let before = bucket.files();
+        assert!(upload(&media, &noise(seed, 9_000_000)).await.is_err());
+        let part = bucket.files().into_iter().find(|file| !before.contains(file)).expect("a part");
+        let name = part.file_name().expect("a name").to_string_lossy().into_owned();
+        let upload = name.strip_prefix(".upload_id-").and_then(|rest| rest.split_once(".part-"));
+        (part, upload.unwrap_or_else(|| panic!("{name} is no part")).0.to_owned())
+    };
+    let key = |digit: &str| format!("some where/{}/{}", digit.repeat(2), digit.repeat(64));
+    let (old, young, strange) = (unfinished(1).await, unfinished(2).await, unfinished(3).await);
+    bucket.begun.lock().expect("no panic before").extend([
+        (key("c"), "nobody-knows-it".to_owned(), LONG_AGO),
+        ("some where/of somebody else".to_owned(), strange.1, LONG_AGO),
+        (key("b"), young.1, LATER),
+        (key("a"), old.1, LONG_AGO),
+    ]);
+    media.keep_house_once().await.expect("keeps house");
+    let left = bucket.files();
+    assert!(!left.contains(&old.0), "{left:?}");
+    assert!(left.contains(&young.0) && left.contains(&strange.0), "{left:?}");
 }

@@ -257,6 +257,8 @@ section! {
         denied_servers: Vec<String> = Vec::new(),
         /// Pictures with more pixels get no thumbnails. A picture takes 3 or 4 bytes of memory per pixel while its thumbnail is made.
         max_picture_pixels: u32 = 48_000_000,
+        /// Tell clients that ask for it the blurhash of a picture that they upload (MSC2448), and that of a page's picture in its preview: what can be shown until the picture comes.
+        blurhash: bool = false,
         /// How much a user may upload in all; without it, there is no limit.
         user_quota: Option<ByteSize> = None,
         /// How many files a user may upload; without it, there is no limit.

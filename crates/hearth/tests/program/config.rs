@@ -71,6 +71,7 @@ user_quota_files = 1000
 max_remote_size = "1 GiB"
 max_remote_cache = "10 GiB"
 max_picture_pixels = 10000000
+blurhash = true
 keep_local = "365d"
 keep_remote = "12h"
 clamav = "tcp:localhost:3310"

@@ -26,6 +26,9 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Deserialize)]
 struct UploadQuery {
     filename: Option<String>,
+    /// Spec: MSC2448, under its name of now and the one that it will have.
+    #[serde(default, rename = "xyz.amorgan.generate_blurhash", alias = "generate_blurhash")]
+    generate_blurhash: bool,
 }
 
 /// `POST /_matrix/media/v3/upload`
@@ -36,9 +39,17 @@ async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<JsonBody<Value>, ApiError> {
+    let generate_blurhash = query.generate_blurhash;
     let description = described(&headers, query)?;
     let uploaded = doors.media.upload(&uploader(&sender)?, description, content(body)).await;
-    Ok(JsonBody(json!({ "content_uri": uploaded.map_err(|error| ApiError::from(error).explained(&doors.options))? })))
+    let content_uri = uploaded.map_err(|error| ApiError::from(error).explained(&doors.options))?;
+    let mut answer = json!({ "content_uri": content_uri });
+    if generate_blurhash && let Some(blurhash) = doors.media.blurhash(&content_uri).await {
+        for name in ["xyz.amorgan.blurhash", "blurhash"] {
+            answer[name] = blurhash.as_str().into();
+        }
+    }
+    Ok(JsonBody(answer))
 }
 
 /// `POST /_matrix/media/v1/create`

@@ -157,10 +157,8 @@ impl S3 {
         };
         let sent = sent.await;
         if sent.is_err() {
-            let query = [("uploadId", upload.as_str())];
-            let abort = Ask { method: "DELETE", key: &key, query: &query, range: None, body: Bytes::new() };
-            // What is left over there costs, but harms nothing.
-            let _ = self.ask(&abort).await;
+            // What is left over there costs, but harms nothing, and is given up later.
+            let _ = self.give_up(&key, &upload).await;
         }
         sent
     }
@@ -203,13 +201,14 @@ impl S3 {
     }
 
     pub(crate) async fn list(&self, shard: u8) -> io::Result<Vec<[u8; 32]>> {
+        let lately = self.time.now_ms() - LATELY_MS;
         let mut found = Vec::new();
         let mut token = None;
         loop {
             let listed = self.listed(&format!("{shard:02x}/"), token.as_deref(), 1000).await?;
             for object in listed.split("<Contents>").skip(1) {
                 let key = element(object, "Key").unwrap_or_default();
-                let is_new = element(object, "LastModified").is_none_or(|modified| self.is_late(&modified));
+                let is_new = element(object, "LastModified").is_none_or(|modified| is_since(&modified, lately));
                 found.extend(key.rsplit('/').next().filter(|_| !is_new).and_then(parse_hexadecimal));
             }
             token = element(&listed, "NextContinuationToken");
@@ -219,20 +218,51 @@ impl S3 {
         }
     }
 
+    /// Gives up what was begun in parts before a time and never finished, by a node that died meanwhile. How many it were.
+    pub(crate) async fn give_up_unfinished(&self, before_ms: i64) -> io::Result<u64> {
+        let (mut given_up, mut failed, mut page) = (0, None, None);
+        loop {
+            let mut query = vec![("max-uploads", "1000"), ("prefix", self.prefix.as_str()), ("uploads", "")];
+            if let Some((key, upload)) = &page {
+                query.extend([("key-marker", String::as_str(key)), ("upload-id-marker", String::as_str(upload))]);
+            }
+            let list = Ask { method: "GET", key: "", query: &query, range: None, body: Bytes::new() };
+            let listed = text(&self.ask(&list).await?);
+            for begun in listed.split("<Upload>").skip(1) {
+                let (Some(key), Some(upload)) = (element(begun, "Key"), element(begun, "UploadId")) else { continue };
+                let is_old = element(begun, "Initiated").is_some_and(|begun| !is_since(&begun, before_ms));
+                // Others may have their own in the same bucket.
+                let is_ours =
+                    key.rsplit('/').next().and_then(parse_hexadecimal).is_some_and(|name| self.key(&name) == key);
+                if is_old && is_ours {
+                    match self.give_up(&key, &upload).await {
+                        Ok(()) => given_up += 1,
+                        // It keeps nobody from the others.
+                        Err(error) => failed = Some(error),
+                    }
+                }
+            }
+            page = element(&listed, "NextKeyMarker").zip(element(&listed, "NextUploadIdMarker"));
+            if page.is_none() || element(&listed, "IsTruncated").as_deref() != Some("true") {
+                return failed.map_or(Ok(given_up), Err);
+            }
+        }
+    }
+
+    async fn give_up(&self, key: &str, upload: &str) -> io::Result<()> {
+        let query = [("uploadId", upload)];
+        match self.ask(&Ask { method: "DELETE", key, query: &query, range: None, body: Bytes::new() }).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn listed(&self, within: &str, token: Option<&str>, most: u32) -> io::Result<String> {
         let (prefix, most) = (format!("{}{within}", self.prefix), most.to_string());
         let mut query = vec![("list-type", "2"), ("max-keys", most.as_str()), ("prefix", prefix.as_str())];
         query.extend(token.map(|token| ("continuation-token", token)));
         let list = Ask { method: "GET", key: "", query: &query, range: None, body: Bytes::new() };
         Ok(text(&self.ask(&list).await?))
-    }
-
-    /// Whether a time such as `2013-05-24T00:00:00.000Z` was a moment ago.
-    fn is_late(&self, modified: &str) -> bool {
-        let digits: String = modified.chars().filter(char::is_ascii_digit).take(14).collect();
-        let then: String =
-            sign::timestamp(self.time.now_ms() - LATELY_MS).chars().filter(char::is_ascii_digit).collect();
-        digits > then
     }
 
     fn key(&self, sha256: &[u8; 32]) -> String {
@@ -294,6 +324,12 @@ impl S3 {
         *request.headers_mut() = headers;
         Ok(request)
     }
+}
+
+/// Whether a time such as `2013-05-24T00:00:00.000Z` is after another.
+fn is_since(time: &str, since_ms: i64) -> bool {
+    let digits = |time: &str| time.chars().filter(char::is_ascii_digit).take(14).collect::<String>();
+    digits(time) > digits(&sign::timestamp(since_ms))
 }
 
 fn hash(bytes: &[u8]) -> String {

@@ -1,6 +1,8 @@
 //! The content repository.
 
+mod blurhash;
 mod download;
+mod hostile;
 mod policy;
 mod preview;
 mod remote;

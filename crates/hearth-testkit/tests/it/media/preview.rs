@@ -13,7 +13,7 @@ use image::ImageFormat;
 use super::thumbnail::{encoded, halves};
 use super::{download, path_of, web};
 
-fn previews(settings: &mut Settings) {
+pub fn previews(settings: &mut Settings) {
     settings.url_previews.enabled = true;
     settings.outbound.ip_range_allow = vec!["127.0.0.1/32".parse().expect("a range")];
 }
@@ -23,7 +23,7 @@ async fn preview(user: &User, url: &str) -> Answer {
     user.request("GET", &format!("/_matrix/client/v1/media/preview_url?url={encoded}")).send().await
 }
 
-async fn told(user: &User, url: &str) -> Value {
+pub async fn told(user: &User, url: &str) -> Value {
     let answer = preview(user, url).await;
     assert_eq!(answer.status, 200, "{url}: {}", answer.text());
     answer.json()
