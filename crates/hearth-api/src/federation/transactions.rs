@@ -75,19 +75,27 @@ async fn receive(
     request: &send_transaction_message::v1::Request,
 ) -> Result<String, RoomError> {
     let pdus: Vec<String> = request.pdus.iter().map(|pdu| pdu.get().to_owned()).collect();
-    let mut outcomes = Map::new();
-    for Received { event_id, outcome } in doors.rooms.receive(origin, &pdus).await? {
+    let (mut outcomes, mut unread) = (Map::new(), Vec::new());
+    for (Received { event_id, outcome }, pdu) in doors.rooms.receive(origin, &pdus).await?.into_iter().zip(&pdus) {
         let name = if outcome.is_ok() { "taken" } else { "dropped" };
         metrics::counter!("hearth_federation_received_pdus_total", "outcome" => name).increment(1);
-        let Some(event_id) = event_id else { continue };
-        let outcome = match outcome {
-            Ok(()) => json!({}),
-            Err(dropped) => {
-                tracing::debug!(%origin, %event_id, %dropped, "an event of another server is dropped");
-                json!({ "error": dropped.to_string() })
+        match (event_id, outcome) {
+            (Some(event_id), Ok(())) => {
+                outcomes.insert(event_id.to_string(), json!({}));
             }
-        };
-        outcomes.insert(event_id.to_string(), outcome);
+            (Some(event_id), Err(dropped)) => {
+                tracing::debug!(%origin, %event_id, %dropped, "an event of another server is dropped");
+                outcomes.insert(event_id.to_string(), json!({ "error": dropped.to_string() }));
+            }
+            (None, Err(dropped)) => unread.push((pdu, dropped)),
+            (None, Ok(())) => {}
+        }
+    }
+    // One that can't be read takes nothing from another that claims to be the same.
+    for (pdu, dropped) in unread {
+        if let Some(event_id) = doors.rooms.id_of_unread(pdu).await? {
+            outcomes.entry(event_id.to_string()).or_insert_with(|| json!({ "error": dropped.to_string() }));
+        }
     }
     for edu in &request.edus {
         if let Ok(edu) = serde_json::from_str::<Edu>(edu.json().get()) {

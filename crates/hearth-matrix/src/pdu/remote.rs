@@ -3,6 +3,7 @@
 //! Signatures are checked apart (`crate::signatures`), the auth rules in `crate::auth`.
 //! Spec: server-server API, "Checks performed on receipt of a PDU", 1 to 3.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
@@ -64,6 +65,23 @@ impl Pdu {
         })
     }
 
+    /// The id of an event from another server, which may be refused for all else: what is nested too deeply to be read does not
+    /// matter, if redaction takes it away.
+    pub fn id_of_remote(json: &str, rules: &RoomVersionRules) -> Option<OwnedEventId> {
+        let members: BTreeMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+        let content: BTreeMap<String, &RawValue> = serde_json::from_str(members.get("content")?.get()).ok()?;
+        let (mut event, mut unread) = shallow(&members);
+        let (content, unread_content) = shallow(&content);
+        unread.retain(|key| *key != "content");
+        event.insert("content", Json::Object(content));
+        let event_id = event_id(&event, rules).ok()?;
+        redact_in_place(&mut event, &rules.redaction);
+        let content = event.get("content").and_then(Json::as_object)?;
+        let matters = unread.into_iter().any(|key| event.get(key).is_some())
+            || unread_content.into_iter().any(|key| content.get(key).is_some());
+        (!matters).then_some(event_id)
+    }
+
     /// Whether the type and the state key have at most 255 bytes, as the specification asks. What has more can be read in old
     /// room versions, and counts as rejected.
     pub fn check_lengths(&self) -> Result<(), PduError> {
@@ -75,6 +93,19 @@ impl Pdu {
             _ => Ok(()),
         }
     }
+}
+
+/// An object with `null` in place of what is nested too deeply, and the keys of that.
+fn shallow<'a>(members: &'a BTreeMap<String, &RawValue>) -> (Object<'a>, Vec<&'a str>) {
+    let (mut object, mut unread) = (Object::default(), Vec::new());
+    for (key, value) in members {
+        let value = Json::parse(value.get()).unwrap_or_else(|_| {
+            unread.push(key.as_str());
+            Json::Null
+        });
+        object.insert(key.as_str(), value);
+    }
+    (object, unread)
 }
 
 fn content_hash_matches(event: &Object<'_>) -> Result<bool, PduError> {

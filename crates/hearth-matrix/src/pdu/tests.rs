@@ -175,3 +175,21 @@ fn what_a_redaction_redacts() {
         assert_eq!(stored.redacts, pdu.redacts);
     }
 }
+
+#[test]
+fn the_id_of_what_is_too_deep_is_known_if_redaction_takes_the_depths_away() {
+    let depths = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let event = hashed(&template());
+    let deep = event.replace("\"x\"", &depths);
+    assert!(matches!(Pdu::from_remote(&deep, v11()), Err(PduError::Json(_))));
+    assert_eq!(Pdu::id_of_remote(&deep, v11()), Some(Pdu::from_remote(&event, v11()).unwrap().event_id));
+    let beside = event.replacen('{', &format!("{{\"deep\":{depths},"), 1);
+    assert_eq!(Pdu::id_of_remote(&beside, v11()), Pdu::id_of_remote(&event, v11()));
+    // What stays is part of the hash.
+    let kept = with("type", json!("m.room.create")).replace("\"x\"", &depths);
+    assert_eq!(Pdu::id_of_remote(&kept, v11()), None);
+    assert_eq!(Pdu::id_of_remote(&event.replace("[\"$a\"]", &depths), v11()), None);
+    for rubbish in ["", "[]", "{}", r#"{"content":[]}"#, r#"{"content":{}"#] {
+        assert_eq!(Pdu::id_of_remote(rubbish, v11()), None);
+    }
+}

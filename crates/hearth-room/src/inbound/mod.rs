@@ -27,6 +27,7 @@ mod receive;
 mod serve;
 mod signatures;
 mod sorting;
+mod unread;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};

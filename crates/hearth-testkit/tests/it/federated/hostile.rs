@@ -102,7 +102,12 @@ async fn what_is_too_deep_or_unknown_in_a_large_transaction_keeps_nothing_else_o
     assert_ne!(deep, good);
     // As much as a server may send: fifty events and ninety EDUs of 60 KiB each.
     let large = |kind: &str| format!(r#"{{"{kind}":"x","content":{{"x":"{}"}}}}"#, "x".repeat(60 * 1024));
-    let mut pdus = vec![deep, good];
+    // One with the id of the good one, and one with an id of its own.
+    let other = good.replace("\"origin_server_ts\":", "\"origin_server_ts\":1");
+    let version = hearth_matrix::rules(&RoomVersionId::V12).expect("rules");
+    let other_id = hearth_matrix::Pdu::from_remote(&other, version).expect("an event").event_id;
+    let deeper = deep.replace("\"origin_server_ts\":", "\"origin_server_ts\":1");
+    let mut pdus = vec![good, deep, deeper];
     pdus.resize(50, large("type"));
     let edus = vec![large("edu_type"); 90];
     let body = format!(
@@ -114,6 +119,8 @@ async fn what_is_too_deep_or_unknown_in_a_large_transaction_keeps_nothing_else_o
     assert!(body.len() > 8 * 1024 * 1024);
     let (status, answer) = transaction_of_text(&federation, 1, 0, "large", body).await;
     assert_eq!((status, &answer["pdus"][&said]), (200, &json!({})), "{answer}");
+    let refused = &answer["pdus"][other_id.as_str()]["error"];
+    assert!(refused.as_str().is_some_and(|error| error.contains("recursion")), "{answer}");
     arrives(&alice, &room, &said).await;
 }
 
