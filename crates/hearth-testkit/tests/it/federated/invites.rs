@@ -264,7 +264,8 @@ async fn a_second_user_of_a_server_is_invited_and_answers() {
         let (ben, bert) = (federation.servers[1].user("ben").await, federation.servers[1].user("bert").await);
         for version in VERSIONS {
             let room = private_room(&alice, version, &[&bob, &ben]).await;
-            assert_eq!(join(&bob, &room).await.0, 200);
+            let (status, answer) = join(&bob, &room).await;
+            assert_eq!(status, 200, "{version}: {answer}");
             assert_eq!(join(&ben, &room).await.0, 200, "the room is here by now");
             must_invite(&alice, &room, &bert).await;
             let invited = async || sync(&bert, None).await["rooms"]["invite"][&room].is_object();
