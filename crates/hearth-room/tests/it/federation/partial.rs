@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomVersionId};
 use hearth_matrix::{Draft, Pdu, Place, SUPPORTED_VERSIONS, rules, seal};
-use hearth_room::{MemberAction, RoomError, StateIdsAt};
+use hearth_room::{CreateRoom, MemberAction, Preset, RoomError, StateIdsAt};
 use hearth_store::Standing;
 use serde_json::json;
 
 use super::strangers::TALKS;
-use super::{Lies, Net, key, lock, name, object, public_room, text, user};
+use super::{Lies, Net, key, lock, name, new_room, object, public_room, text, user};
 
 /// A room of three servers, into which somebody of the fourth comes while nobody tells him who else is there.
 async fn partial(version: RoomVersionId) -> (Arc<Net>, OwnedRoomId) {
@@ -468,4 +468,27 @@ async fn a_ban_from_an_earlier_stay_does_not_hold_in_the_next() {
     net.calm_down().await;
     assert_eq!(there.membership(&room, &second).await.as_deref(), Some("join"));
     assert_eq!(there.state(&room).await, here.state(&room).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_whose_members_are_not_known_opens_no_other_and_shuts_none() {
+    let (net, gate) = partial(RoomVersionId::V11).await;
+    let house = net.house(3);
+    let request = CreateRoom { creator: user(0, 3), ..new_room(RoomVersionId::V11, Preset::PublicChat) };
+    let room = house.rooms.create(request).await.expect("a room");
+    let allow = json!([{ "type": "m.room_membership", "room_id": gate }]);
+    let rules = json!({ "join_rule": "restricted", "allow": allow });
+    house.set(&room, &user(0, 3), "m.room.join_rules", "", rules).await.expect("may");
+    // He is in the room, and has been heard there, which may be from an earlier stay.
+    net.house(1).send(&gate, &user(0, 1), "hello").await.expect("may talk");
+    deliver_all(&net).await;
+    assert_eq!(house.membership(&gate, &user(0, 1)).await.as_deref(), Some("join"));
+    for n in [1, 2] {
+        let asked = house.rooms.join_template(&room, &user(0, n), &SUPPORTED_VERSIONS).await;
+        assert!(matches!(asked, Err(RoomError::UnableToAuthoriseJoin)), "{n}: {asked:?}");
+    }
+    complete(&net, &gate).await;
+    for n in [1, 2] {
+        house.rooms.join_template(&room, &user(0, n), &SUPPORTED_VERSIONS).await.expect("he is in the room");
+    }
 }
