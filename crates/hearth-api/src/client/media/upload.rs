@@ -44,10 +44,8 @@ async fn upload(
     let uploaded = doors.media.upload(&uploader(&sender)?, description, content(body)).await;
     let content_uri = uploaded.map_err(|error| ApiError::from(error).explained(&doors.options))?;
     let mut answer = json!({ "content_uri": content_uri });
-    if generate_blurhash && let Some(blurhash) = doors.media.blurhash(&content_uri).await {
-        for name in ["xyz.amorgan.blurhash", "blurhash"] {
-            answer[name] = blurhash.as_str().into();
-        }
+    if generate_blurhash {
+        tell_blurhash(&doors, &content_uri, &mut answer).await;
     }
     Ok(JsonBody(answer))
 }
@@ -68,10 +66,24 @@ async fn upload_to(
     headers: HeaderMap,
     body: Body,
 ) -> Result<JsonBody<Value>, ApiError> {
+    let generate_blurhash = query.generate_blurhash;
     let (uploader, description) = (uploader(&sender)?, described(&headers, query)?);
     let uploaded = doors.media.upload_to(&uploader, &server, &media_id, description, content(body)).await;
     uploaded.map_err(|error| ApiError::from(error).explained(&doors.options))?;
-    Ok(JsonBody(json!({})))
+    let mut answer = json!({});
+    if generate_blurhash {
+        tell_blurhash(&doors, &format!("mxc://{server}/{media_id}"), &mut answer).await;
+    }
+    Ok(JsonBody(answer))
+}
+
+/// Adds the blurhash of what was uploaded, if it has one.
+async fn tell_blurhash(doors: &Doors, content_uri: &str, answer: &mut Value) {
+    if let Some(blurhash) = doors.media.blurhash(content_uri).await {
+        for name in ["xyz.amorgan.blurhash", "blurhash"] {
+            answer[name] = blurhash.as_str().into();
+        }
+    }
 }
 
 fn described(headers: &HeaderMap, query: UploadQuery) -> Result<Description, ApiError> {

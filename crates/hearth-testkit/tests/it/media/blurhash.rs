@@ -3,12 +3,12 @@
 use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
-use hearth_testkit::{Settings, User, Value, on_each_backend, on_each_backend_with};
+use hearth_testkit::{Settings, User, Value, json, on_each_backend, on_each_backend_with};
 use image::ImageFormat;
 
 use super::preview::{previews, told};
 use super::thumbnail::{encoded, halves, moving};
-use super::{UPLOAD, noise, web};
+use super::{UPLOAD, noise, path_of, web};
 
 fn blurhashes(settings: &mut Settings) {
     settings.media.blurhash = true;
@@ -56,6 +56,28 @@ async fn who_uploads_a_picture_may_ask_for_its_blurhash() {
         let [red, green, blue] = average(answer["blurhash"].as_str().expect("a blurhash"));
         // Half red, half blue, as light adds up.
         assert!(red.abs_diff(188) < 8 && green < 25 && blue.abs_diff(188) < 8, "{red} {green} {blue}");
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/media/v3/upload/{serverName}/{mediaId}
+#[tokio::test]
+async fn so_may_who_uploads_to_a_place_that_was_reserved() {
+    on_each_backend_with(blurhashes, async |server| {
+        let alice = server.user("alice").await;
+        let picture = encoded(halves(300, 200), ImageFormat::Png);
+        let at_once = uploaded(&alice, "?xyz.amorgan.generate_blurhash=true", &picture).await;
+        for (query, blurhash) in
+            [("?xyz.amorgan.generate_blurhash=true", &at_once["xyz.amorgan.blurhash"]), ("", &Value::Null)]
+        {
+            let (_, created) = alice.post("/_matrix/media/v1/create", &json!({})).await;
+            let place = path_of(created["content_uri"].as_str().expect("a URI"));
+            let request = alice.request("PUT", &format!("{UPLOAD}/{place}{query}"));
+            let answer = request.body(picture.clone()).send().await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(&answer.json()["xyz.amorgan.blurhash"], blurhash, "{query}");
+            assert_eq!(answer.json().get("content_uri"), None);
+        }
     })
     .await;
 }
