@@ -33,6 +33,8 @@ const HASHED_AT_ONCE: usize = 64 * 1024;
 /// A store that is busy is asked again.
 const TRIES: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Pages of unfinished uploads looked at in one go: a bucket may say for ever that there are more.
+const PAGES: usize = 100;
 /// What was kept a moment ago may not be in the database yet.
 const LATELY_MS: i64 = 60 * 60 * 1000;
 const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
@@ -221,7 +223,7 @@ impl S3 {
     /// Gives up what was begun in parts before a time and never finished, by a node that died meanwhile. How many it were.
     pub(crate) async fn give_up_unfinished(&self, before_ms: i64) -> io::Result<u64> {
         let (mut given_up, mut failed, mut page) = (0, None, None);
-        loop {
+        for _ in 0..PAGES {
             let mut query = vec![("max-uploads", "1000"), ("prefix", self.prefix.as_str()), ("uploads", "")];
             if let Some((key, upload)) = &page {
                 query.extend([("key-marker", String::as_str(key)), ("upload-id-marker", String::as_str(upload))]);
@@ -244,9 +246,10 @@ impl S3 {
             }
             page = element(&listed, "NextKeyMarker").zip(element(&listed, "NextUploadIdMarker"));
             if page.is_none() || element(&listed, "IsTruncated").as_deref() != Some("true") {
-                return failed.map_or(Ok(given_up), Err);
+                break;
             }
         }
+        failed.map_or(Ok(given_up), Err)
     }
 
     async fn give_up(&self, key: &str, upload: &str) -> io::Result<()> {
