@@ -26,8 +26,8 @@ pub(super) fn routes() -> Vec<Route> {
 #[derive(Deserialize)]
 struct UploadQuery {
     filename: Option<String>,
-    /// Spec: MSC2448, under its name of now and the one that it will have.
-    #[serde(default, rename = "xyz.amorgan.generate_blurhash", alias = "generate_blurhash")]
+    /// Spec: MSC2448.
+    #[serde(default, rename = "xyz.amorgan.generate_blurhash")]
     generate_blurhash: bool,
 }
 
@@ -80,9 +80,7 @@ async fn upload_to(
 /// Adds the blurhash of what was uploaded, if it has one.
 async fn tell_blurhash(doors: &Doors, content_uri: &str, answer: &mut Value) {
     if let Some(blurhash) = doors.media.blurhash(content_uri).await {
-        for name in ["xyz.amorgan.blurhash", "blurhash"] {
-            answer[name] = blurhash.as_str().into();
-        }
+        answer["xyz.amorgan.blurhash"] = blurhash.into();
     }
 }
 
