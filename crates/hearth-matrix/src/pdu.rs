@@ -14,7 +14,7 @@ use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, room_version
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{RoomVersionRules, auth::Facts};
+use crate::{RoomVersionRules, auth::Facts, redact::redact};
 
 mod remote;
 
@@ -126,6 +126,18 @@ impl Pdu {
             json: Arc::clone(&json),
             facts: OnceLock::new(),
         })
+    }
+
+    /// What is left of it when it was redacted. None if others would be judged otherwise by that than by the whole: redaction takes
+    /// away some of what the auth rules read, such as `invite` of `m.room.power_levels` before room version 11, and who gets the
+    /// rest alone would not agree with those who have the whole.
+    pub fn redacted(&self, rules: &RoomVersionRules) -> Result<Option<Self>, PduError> {
+        if matches!(&*self.kind, "m.room.create" | "m.room.third_party_invite") {
+            return Ok(None);
+        }
+        let json = redact(&self.json, rules, None).map_err(|error| PduError::Json(error.to_string()))?;
+        let redacted = Self::from_stored(json.into(), &self.event_id, &self.room_id, rules)?;
+        Ok((redacted.facts() == self.facts()).then_some(redacted))
     }
 
     /// Whether this is the state event of this type and state key.

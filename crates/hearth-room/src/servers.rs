@@ -79,11 +79,13 @@ impl Rooms {
             for pdu in &pdus {
                 let Some(room) = tx.rooms().by_id(&pdu.room_id)? else { continue };
                 let Some(row) = tx.events().by_id(&room, &pdu.event_id)? else { continue };
-                let whole = row.redacted_by.is_none() && sight.may_see(tx, &room, &row, pdu)?;
-                shown.push(if whole {
-                    pdu.json.to_string()
-                } else {
-                    redact(&pdu.json, room.rules, None).map_err(|error| StoreError::Damaged(error.to_string()))?
+                let may_see = sight.may_see(tx, &room, &row, pdu)?;
+                shown.push(match row.redacted_by {
+                    _ if !may_see => {
+                        redact(&pdu.json, room.rules, None).map_err(|error| StoreError::Damaged(error.to_string()))?
+                    }
+                    Some(_) => redacted(pdu, &room)?.unwrap_or_else(|| pdu.clone()).json.to_string(),
+                    None => pdu.json.to_string(),
                 });
             }
             Ok(shown)
@@ -228,21 +230,28 @@ impl Rooms {
     }
 }
 
-/// Events of a room as everybody gets them who asks for state: what was redacted, without its content.
+/// Events of a room as everybody gets them who asks for state: what was redacted, without its content, unless others are judged
+/// by that.
 pub(crate) fn served(tx: &mut Tx<'_>, room: &RoomRecord, nums: &[EventNum]) -> Result<Vec<Arc<Pdu>>, StoreError> {
     let mut pdus = tx.events().pdus(room, nums)?;
     let asked: Vec<i64> = nums.iter().map(|num| num.0).collect();
-    let mut redacted = FxHashSet::default();
+    let mut ids = FxHashSet::default();
     for num in tx.events().redacted_among(&asked)? {
-        redacted.insert(tx.events().id(num)?);
+        ids.insert(tx.events().id(num)?);
     }
-    for pdu in pdus.iter_mut().filter(|pdu| redacted.contains(&pdu.event_id)) {
-        let damaged = |error: &dyn std::fmt::Display| StoreError::Damaged(format!("{}: {error}", pdu.event_id));
-        let json = redact(&pdu.json, room.rules, None).map_err(|error| damaged(&error))?;
-        let stripped = Pdu::from_stored(json.into(), &pdu.event_id, &room.room_id, room.rules);
-        *pdu = Arc::new(stripped.map_err(|error| damaged(&error))?);
+    for pdu in pdus.iter_mut().filter(|pdu| ids.contains(&pdu.event_id)) {
+        if let Some(redacted) = redacted(pdu, room)? {
+            *pdu = redacted;
+        }
     }
     Ok(pdus)
+}
+
+/// An event without what a redaction takes away, unless others are judged by that.
+fn redacted(pdu: &Pdu, room: &RoomRecord) -> Result<Option<Arc<Pdu>>, StoreError> {
+    let redacted = pdu.redacted(room.rules);
+    let redacted = redacted.map_err(|error| StoreError::Damaged(format!("{}: {error}", pdu.event_id)))?;
+    Ok(redacted.map(Arc::new))
 }
 
 /// A room that we are in and that lets a server take part.

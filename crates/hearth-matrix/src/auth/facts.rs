@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The content of an event that others are judged by.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Facts {
     Create(CreateFacts),
     Member(MemberFacts),
@@ -23,7 +23,7 @@ pub(crate) enum Facts {
     Other,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct CreateFacts {
     pub has_creator: bool,
     pub creator: Option<Box<str>>,
@@ -34,7 +34,7 @@ pub(crate) struct CreateFacts {
     pub room_version: Option<Box<str>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct MemberFacts {
     pub membership: Option<Box<str>>,
     /// Absent, or a user id, or (the inner None) something else.
@@ -86,7 +86,7 @@ impl Named {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct PowerFacts {
     pub named: [Option<i64>; 7],
     pub named_form: Form,
@@ -98,7 +98,7 @@ pub(crate) struct PowerFacts {
 }
 
 /// A map of levels.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Levels {
     pub levels: FxHashMap<Box<str>, i64>,
     pub form: Form,

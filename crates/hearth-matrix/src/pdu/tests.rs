@@ -177,6 +177,28 @@ fn what_a_redaction_redacts() {
 }
 
 #[test]
+fn what_others_are_judged_by_stays_when_it_is_redacted() {
+    let v6 = rules(&RoomVersionId::V6).unwrap();
+    let pdu = |kind: &str, content: Value, rules: &RoomVersionRules| {
+        let mut event: Value = serde_json::from_str(&with("type", json!(kind))).unwrap();
+        event["content"] = content;
+        let (event_id, room_id) = (EventId::parse("$e").unwrap(), RoomId::parse("!r:a").unwrap());
+        Pdu::from_stored(event.to_string().into(), &event_id, &room_id, rules).unwrap()
+    };
+    let left = |kind: &str, content: Value, rules: &RoomVersionRules| {
+        let redacted = pdu(kind, content, rules).redacted(rules).unwrap();
+        redacted.map(|redacted| redacted.content.get().to_owned())
+    };
+    assert_eq!(left("m.room.topic", json!({ "topic": "abuse" }), v6).as_deref(), Some("{}"));
+    let join = json!({ "membership": "join", "displayname": "abuse" });
+    assert_eq!(left("m.room.member", join, v6).as_deref(), Some(r#"{"membership":"join"}"#));
+    let levels = json!({ "invite": 50, "ban": 50 });
+    assert_eq!(left("m.room.power_levels", levels.clone(), v6), None);
+    assert_eq!(left("m.room.power_levels", levels, v11()).as_deref(), Some(r#"{"ban":50,"invite":50}"#));
+    assert_eq!(left("m.room.create", json!({ "m.federate": false }), v6), None);
+}
+
+#[test]
 fn the_id_of_what_is_too_deep_is_known_if_redaction_takes_the_depths_away() {
     let depths = format!("{}1{}", "[".repeat(200), "]".repeat(200));
     let event = hashed(&template());

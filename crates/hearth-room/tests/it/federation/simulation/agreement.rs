@@ -80,6 +80,10 @@ impl Simulation {
                 let Some(here) = judged.get(&event) else { continue };
                 let rejected = |standing: &Standing| *standing == Standing::Rejected;
                 let differ = rejected(here) != rejected(&standing);
+                if differ {
+                    first.tell(&self.room).await;
+                    other.tell(&self.room).await;
+                }
                 assert!(
                     !differ,
                     "seed {seed}: {event} is {here:?} at {} and {standing:?} at {}",
