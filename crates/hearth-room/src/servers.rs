@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use hearth_matrix::Pdu;
 use hearth_matrix::redact::redact;
-use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
+use hearth_matrix::ruma::{
+    OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
+};
 use hearth_store::{EventNum, Membership, Noun, RoomRecord, StateKey, StoreError, Tx, UserNum};
 use rustc_hash::FxHashSet;
 
@@ -108,6 +110,13 @@ impl Rooms {
             }
         }
         Err(refusal)
+    }
+
+    /// The version of a room that we are in, or were.
+    pub async fn version_of(&self, room_id: &RoomId) -> Result<Option<RoomVersionId>, RoomError> {
+        let room_id = room_id.to_owned();
+        let read = self.inner.store.read(move |tx| Ok(tx.rooms().by_id(&room_id)?.map(|room| room.version.clone())));
+        Ok(read.await?)
     }
 
     /// Servers that have members in a room, those longest there first.

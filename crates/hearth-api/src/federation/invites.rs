@@ -89,8 +89,14 @@ async fn invite_v1(doors: Doors, Signed { origin, request }: Signed<Request>) ->
     let creates =
         unsigned.invite_room_state.iter().filter_map(|event| serde_json::from_str::<Create>(event.get()).ok());
     let version = creates.filter(|event| event.kind == "m.room.create").find_map(|create| create.content.room_version);
-    // What names none is of the first version; the second looks the same.
-    let version = version.unwrap_or(RoomVersionId::V1);
+    let version = match version {
+        Some(version) => version,
+        // What names none is of the first version or of the second, which looks the same.
+        None => match doors.rooms.version_of(&request.room_id).await? {
+            Some(RoomVersionId::V2) => RoomVersionId::V2,
+            _ => RoomVersionId::V1,
+        },
+    };
     let signed = take(&doors, &origin, &request, version, request.pdu.get(), unsigned.invite_room_state).await?;
     Ok(json_text(format!("[200,{{\"event\":{signed}}}]")))
 }

@@ -357,6 +357,28 @@ async fn an_invite_must_be_what_it_says() {
     .await;
 }
 
+// endpoint: PUT /_matrix/federation/v1/invite/{roomId}/{eventId}
+#[tokio::test]
+async fn an_old_invite_into_a_room_that_is_known_need_not_say_its_version() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[1].user("carol").await;
+        for version in ["1", "2"] {
+            let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": version })).await;
+            must_join_via(&bob, &room, &federation.name(0)).await;
+            must_invite(&alice, &room, &carol).await;
+            let (_, state) = alice.get(&room_path(&room, "state")).await;
+            let invite = state.as_array().unwrap().iter().find(|event| event["state_key"] == carol.user_id);
+            let id = invite.expect("it is in the state")["event_id"].as_str().unwrap().to_owned();
+            let invite = pdu(&federation, 0, &room, &id).await;
+            let path = format!("/_matrix/federation/v1/invite/{}/{}", encoded(&room), encoded(&id));
+            let (status, answer) = ask(&federation, 0, 1, "PUT", &path, Some(invite)).await;
+            assert_eq!((status, &answer[0]), (200, &json!(200)), "{version}: {answer}");
+        }
+    })
+    .await;
+}
+
 // endpoint: GET /_matrix/federation/v1/make_leave/{roomId}/{userId}
 // endpoint: PUT /_matrix/federation/v1/send_leave/{roomId}/{eventId}
 // endpoint: PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}
