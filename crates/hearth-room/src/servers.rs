@@ -257,7 +257,7 @@ pub(crate) fn served(tx: &mut Tx<'_>, room: &RoomRecord, nums: &[EventNum]) -> R
 }
 
 /// An event without what a redaction takes away, unless others are judged by that.
-fn redacted(pdu: &Pdu, room: &RoomRecord) -> Result<Option<Arc<Pdu>>, StoreError> {
+pub(crate) fn redacted(pdu: &Pdu, room: &RoomRecord) -> Result<Option<Arc<Pdu>>, StoreError> {
     let redacted = pdu.redacted(room.rules);
     let redacted = redacted.map_err(|error| StoreError::Damaged(format!("{}: {error}", pdu.event_id)))?;
     Ok(redacted.map(Arc::new))

@@ -13,7 +13,7 @@ use hearth_matrix::{
 use hearth_store::StoreError;
 
 use crate::append::Appender;
-use crate::servers::served;
+use crate::servers::redacted;
 
 /// Pieces of state that another server may tell of a room, and their bytes in all; the rest is let go.
 const TOLD: usize = 100;
@@ -63,10 +63,11 @@ fn events(appender: &mut Appender<'_, '_>, member: &Pdu) -> Result<Vec<Arc<Pdu>>
     }
     // Those that are not written yet are not redacted either.
     let nums: Vec<i64> = events.iter().map(|(num, _)| num.0).collect();
-    let redacted = appender.tx.events().redacted_among(&nums)?;
-    let room = appender.room.clone();
-    for (num, pdu) in events.iter_mut().filter(|(num, _)| redacted.contains(num)) {
-        *pdu = served(appender.tx, &room, &[*num])?.pop().unwrap_or_else(|| pdu.clone());
+    let among = appender.tx.events().redacted_among(&nums)?;
+    for (_, pdu) in events.iter_mut().filter(|(num, _)| among.contains(num)) {
+        if let Some(redacted) = redacted(pdu, &appender.room)? {
+            *pdu = redacted;
+        }
     }
     Ok(events.into_iter().map(|(_, pdu)| pdu).collect())
 }
