@@ -77,11 +77,14 @@ pub(crate) fn told(state: &[String], member: Option<&Pdu>, rules: &RoomVersionRu
     let mut out = String::from("[");
     for json in state.iter().take(TOLD) {
         let before = out.len();
-        let create = Pdu::from_remote(json, rules).ok().filter(|pdu| pdu.is_state("m.room.create", ""));
-        match create {
-            Some(create) => client_format::write_event(&mut out, &create, rules, ClientFormat::default()),
-            None if client_format::write_told(&mut out, json) => {}
-            None => continue,
+        // What does not fit its hash is pruned as it is read.
+        match Pdu::from_remote(json, rules) {
+            Ok(create) if create.is_state("m.room.create", "") => {
+                client_format::write_event(&mut out, &create, rules, ClientFormat::default());
+            }
+            Ok(pdu) if pdu.state_key.is_some() => client_format::write_stripped(&mut out, &pdu),
+            Err(_) if client_format::write_told(&mut out, json) => {}
+            _ => continue,
         }
         if out.len() > TOLD_BYTES {
             out.truncate(before);

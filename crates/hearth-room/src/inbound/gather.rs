@@ -130,7 +130,7 @@ impl Rooms {
         let staged: Vec<StagedNum> = events.iter().filter_map(|event| event.arrival.staged).collect();
         let all_open = || Gathered { open: staged.clone(), ..Gathered::default() };
         let Some(neighbours) = self.inner.inbound.neighbours.get() else { return all_open() };
-        let server = match self.whom_to_ask(&room, &origin, tries).await {
+        let server = match self.whom_to_ask(&**neighbours, &room, &origin, tries).await {
             Ok(server) => server,
             Err(error) => {
                 tracing::error!(room = %room.room_id, %error, "no server to ask was found");
@@ -149,9 +149,10 @@ impl Rooms {
         }
     }
 
-    /// The origin, or on later tries one of the room's other servers.
+    /// The origin, or on later tries one of the room's other servers: one that lives, if any does.
     async fn whom_to_ask(
         &self,
+        neighbours: &dyn Neighbours,
         room: &Arc<RoomRecord>,
         origin: &OwnedServerName,
         tries: u32,
@@ -159,13 +160,12 @@ impl Rooms {
         if tries.is_multiple_of(2) && origin != &self.inner.config.server_name {
             return Ok(origin.clone());
         }
-        let num = room.num;
-        let servers = self.inner.store.read(move |tx| tx.rooms().servers(num, 50)).await?;
-        let others: Vec<OwnedServerName> = servers
-            .into_iter()
-            .filter_map(|name| OwnedServerName::try_from(&*name).ok())
-            .filter(|name| *name != self.inner.config.server_name && name != origin)
-            .collect();
+        let mut others = self.servers_to_ask(neighbours, room, i64::MAX).await?;
+        others.retain(|server| server != origin);
+        let resting = neighbours.resting(&others).await;
+        if resting.len() < others.len() {
+            others.retain(|server| !resting.contains(server));
+        }
         let pick = (tries / 2) as usize % others.len().max(1);
         Ok(others.get(pick).unwrap_or(origin).clone())
     }
@@ -406,24 +406,25 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// Fetches events one by one, some side by side. Those that the server does not have are left out.
+    /// Fetches events one by one, some side by side. Those that the server does not have are left out, and what else it sends.
     pub(super) async fn fetch_single(&self, ids: &[OwnedEventId]) -> Result<Vec<Arc<Pdu>>, GatherError> {
-        let mut events = Vec::with_capacity(ids.len());
+        let mut pdus = Vec::with_capacity(ids.len());
         for part in ids.chunks(BESIDE) {
             let mut asked = JoinSet::new();
             for id in part {
                 let (neighbours, server, id) = (self.neighbours.clone(), self.server.to_owned(), id.clone());
-                asked.spawn(async move { neighbours.event(&server, &id).await });
+                asked.spawn(async move { (neighbours.event(&server, &id).await, id) });
             }
             while let Some(answer) = asked.join_next().await {
-                match answer.unwrap_or_else(|error| Err(Unanswered::Unreachable(error.to_string()))) {
-                    Ok(event) => events.push(event),
+                let (event, id) = answer.map_err(|error| Unanswered::Unreachable(error.to_string()))?;
+                match event {
+                    Ok(event) => pdus.extend(self.readable(&[event])?.into_iter().filter(|pdu| pdu.event_id == id)),
                     Err(Unanswered::Refused(_)) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
         }
-        self.checked(events).await
+        Ok(self.signed(pdus).await)
     }
 
     /// Asks for the states after events that nobody tells. Who sends an event must tell what it follows: only what was fetched

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
+    CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
 };
 use hearth_matrix::signatures::sign_event;
 use hearth_matrix::{Completion, Draft, Pdu, complete, rules, template_of};
@@ -14,12 +14,9 @@ use hearth_store::{RoomRecord, Standing};
 
 use super::receive::standing_of;
 use super::signatures as check;
-use super::{Arrival, Neighbours, Template, Verdict};
+use super::{Arrival, Template, Verdict};
 use crate::append::{Appender, Decision, PREV_EVENTS, Submission};
 use crate::{RoomError, Rooms, member_content, membership};
-
-/// Servers that are asked to let one user in or out.
-const SERVERS: usize = 10;
 
 /// A member event that another server submits.
 #[derive(Clone, Copy)]
@@ -67,19 +64,6 @@ impl Rooms {
         let (version, pdu) = write.await??;
         let event = template_of(&pdu).map_err(|error| RoomError::Store(error.to_string()))?;
         Ok(Template { version, event })
-    }
-
-    /// Servers to ask for a person, as they are sorted; those that failed lately last: they may take long to fail again.
-    pub(super) async fn in_order(
-        &self,
-        neighbours: &dyn Neighbours,
-        servers: &[OwnedServerName],
-    ) -> Vec<OwnedServerName> {
-        let others = servers.iter().filter(|server| **server != self.inner.config.server_name);
-        let mut servers: Vec<OwnedServerName> = others.take(SERVERS).cloned().collect();
-        let resting = neighbours.resting(&servers).await;
-        servers.sort_by_key(|server| resting.contains(server));
-        servers
     }
 
     /// Takes a member event that another server made of our template: judged like any event, at once, and durable when this

@@ -6,18 +6,17 @@
 use std::sync::Arc;
 
 use hearth_matrix::Pdu;
-use hearth_matrix::ruma::{OwnedEventId, OwnedServerName, RoomId};
+use hearth_matrix::ruma::{OwnedEventId, RoomId};
 use hearth_store::{EventNum, RoomPlace, RoomRecord, StoreError, Tx};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::asking::Answers;
 use super::gather::{GatherError, Gathering};
 use super::sorting::{By, sorted};
 use super::worker::TOGETHER;
 use super::{Arrival, Told, Verdict};
 use crate::{RoomError, Rooms};
 
-/// Servers asked, one after the other.
-const SERVERS: i64 = 5;
 /// Events that history is asked before of at once.
 const EDGES: usize = 20;
 /// The most events asked for at once.
@@ -38,19 +37,25 @@ impl Rooms {
         let read = self.inner.store.read(move |tx| {
             let Some(room) = tx.rooms().by_id(&id)? else { return Ok(None) };
             let edges = edges(tx, &room, before, i64::from(limit))?;
-            let servers = tx.rooms().servers(room.num, SERVERS)?;
-            Ok(Some((room, edges, servers)))
+            Ok(Some((room, edges)))
         });
-        let (room, edges, servers) = read.await?.ok_or(RoomError::UnknownRoom)?;
+        let (room, edges) = read.await?.ok_or(RoomError::UnknownRoom)?;
         if edges.is_empty() {
             return Ok(0);
         }
-        for server in servers.iter().filter_map(|name| OwnedServerName::try_from(&**name).ok()) {
-            if server == self.inner.config.server_name {
-                continue;
-            }
+        let servers = self.servers_to_ask(&**neighbours, &room, before).await?;
+        let (asked, id, from) = (neighbours.clone(), room.room_id.clone(), missing(&edges));
+        let mut answers = Answers::of(servers, move |server| {
+            let (neighbours, room_id, from) = (asked.clone(), id.clone(), from.clone());
+            Box::pin(async move { neighbours.backfill(&server, &room_id, from, limit.min(LIMIT)).await })
+        });
+        while let Some((server, answer)) = answers.next().await {
             let gathering = Gathering::new(self, neighbours, &room, &server);
-            match gathering.history(&edges, limit.min(LIMIT)).await {
+            let came = match answer {
+                Ok(events) => gathering.take_history(&edges, events).await,
+                Err(error) => Err(error.into()),
+            };
+            match came {
                 Ok(0) => {}
                 Ok(came) => {
                     // What waited for an event that came is staged.
@@ -93,8 +98,16 @@ fn edges(tx: &mut Tx<'_>, room: &RoomRecord, before: i64, limit: i64) -> Result<
 impl Gathering<'_> {
     /// Fetches history before events; how many came.
     pub(super) async fn history(&self, edges: &[Edge], limit: u32) -> Result<usize, GatherError> {
-        let from = edges.iter().map(|edge| edge.missing.clone()).collect();
-        let events = self.neighbours.backfill(self.server, &self.room.room_id, from, limit).await?;
+        let events = self.neighbours.backfill(self.server, &self.room.room_id, missing(edges), limit).await?;
+        self.take_history(edges, events).await
+    }
+
+    /// Takes in what was sent of history before events; how many came.
+    ///
+    /// History is what the edges lead to. What else was sent is judged like any event whose place can't be found: by the present,
+    /// too, or a server could bring in behind it whatever it likes. Servers that tell the truth send such events where they refused
+    /// one that another has accepted.
+    async fn take_history(&self, edges: &[Edge], events: Vec<String>) -> Result<usize, GatherError> {
         let events = self.checked(events.into_iter().take(LIMIT as usize).collect()).await?;
         let order = sorted(events, By::All);
         let here: FxHashSet<OwnedEventId> = order.iter().map(|pdu| pdu.event_id.clone()).collect();
@@ -102,7 +115,7 @@ impl Gathering<'_> {
         let mut arrivals = Vec::with_capacity(order.len());
         for pdu in &order {
             let history = ceilings.get(&pdu.event_id).copied();
-            let mut arrival = Arrival { history, ..Arrival::of(pdu.clone()) };
+            let mut arrival = Arrival { history, sought: true, ..Arrival::of(pdu.clone()) };
             // Behind the edge of what was sent, the state is what the other server says.
             let behind = pdu.prev_events.iter().filter(|id| !here.contains(*id)).cloned().collect();
             if !self.without_state(behind).await?.is_empty() {
@@ -124,22 +137,26 @@ impl Gathering<'_> {
     }
 }
 
-/// What the place in the room of each of these events, oldest first, is at most: before all that is known to follow it.
+/// What is missing before these edges.
+fn missing(edges: &[Edge]) -> Vec<OwnedEventId> {
+    edges.iter().map(|edge| edge.missing.clone()).collect()
+}
+
+/// What the place in the room of those of these events, oldest first, is at most that the edges lead to: before all that is known
+/// to follow it.
 fn ceilings(edges: &[Edge], order: &[Arc<Pdu>]) -> FxHashMap<OwnedEventId, i64> {
-    let highest = edges.iter().map(|edge| edge.room_order - 1).max().unwrap_or(i64::MAX);
     let mut ceilings: FxHashMap<OwnedEventId, i64> = FxHashMap::default();
-    let mut lower = |id: &OwnedEventId, to: i64| {
+    let lower = |ceilings: &mut FxHashMap<OwnedEventId, i64>, id: &OwnedEventId, to: i64| {
         let ceiling = ceilings.entry(id.clone()).or_insert(to);
         *ceiling = to.min(*ceiling);
-        *ceiling
     };
     for edge in edges {
-        lower(&edge.missing, edge.room_order - 1);
+        lower(&mut ceilings, &edge.missing, edge.room_order - 1);
     }
     for pdu in order.iter().rev() {
-        let own = lower(&pdu.event_id, highest);
+        let Some(own) = ceilings.get(&pdu.event_id).copied() else { continue };
         for prev in &pdu.prev_events {
-            lower(prev, own - 1);
+            lower(&mut ceilings, prev, own - 1);
         }
     }
     ceilings

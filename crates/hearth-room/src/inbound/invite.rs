@@ -24,7 +24,7 @@ use crate::turn::Step;
 use crate::{RoomError, Rooms, membership, stripped};
 
 /// Pieces of state that may be told of a room.
-const STATE: usize = 100;
+pub(super) const STATE: usize = 100;
 /// Rooms elsewhere that a user may be invited to at once.
 const INVITES: i64 = 1_000;
 /// Invites of a new room that are on their way at once.
@@ -217,47 +217,49 @@ impl Rooms {
         Ok(signed)
     }
 
-    /// What is told of the room must be of this room. From room version 12 on its events must be whole, with the create event
-    /// whose hash is the room's id, and signed, as far as we know the keys.
+    /// What is told of a room with an invite must be of this room; from room version 12 on with its create event.
     fn check_room_state(
         &self,
         invite: &Pdu,
         rules: &'static RoomVersionRules,
         room_state: &[String],
     ) -> Result<(), RoomError> {
-        #[derive(serde::Deserialize)]
-        struct Named {
-            room_id: Option<OwnedRoomId>,
-        }
         let bad = |why: &str| Err(RoomError::InvalidParam(format!("invite_room_state: {why}")));
         if room_state.len() > STATE {
             return bad("too many events");
         }
-        if !rules.authorization.room_create_event_id_as_room_id {
-            let of_room = |json: &String| {
-                serde_json::from_str::<Named>(json).is_ok_and(|it| it.room_id.is_none_or(|id| id == invite.room_id))
-            };
-            return if room_state.iter().all(of_room) { Ok(()) } else { bad("an event is of another room") };
+        if let Some(fault) = room_state.iter().find_map(|json| self.fault_of(json, &invite.room_id, rules)) {
+            return bad(&fault);
         }
-        let mut events = Vec::with_capacity(room_state.len());
-        for json in room_state {
-            match Pdu::from_remote(json, rules) {
-                Ok(event) if event.room_id == invite.room_id => events.push(Arc::new(event)),
-                Ok(_) => return bad("an event is of another room"),
-                Err(error) => return bad(&error.to_string()),
-            }
-        }
-        if !events.iter().any(|event| event.is_state("m.room.create", "")) {
+        let is_create = |json: &String| Pdu::from_remote(json, rules).is_ok_and(|it| it.is_state("m.room.create", ""));
+        if rules.authorization.room_create_event_id_as_room_id && !room_state.iter().any(is_create) {
             return bad("the m.room.create event is missing");
         }
-        let Some(neighbours) = self.inner.inbound.neighbours.get() else { return Ok(()) };
-        for outcome in signatures::check_at_hand(&**neighbours, &events, rules) {
-            match outcome {
-                Ok(()) | Err(VerifyError::UnknownKey(_)) => {}
-                Err(error) => return bad(&error.to_string()),
-            }
-        }
         Ok(())
+    }
+
+    /// What is wrong with an event that is told of a room that we are not in: it must be of this room. From room version 12 on it
+    /// must be whole, a create event the one whose hash is the room's id, and signed, as far as we know the keys.
+    pub(super) fn fault_of(&self, json: &str, room_id: &RoomId, rules: &'static RoomVersionRules) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Named {
+            room_id: Option<OwnedRoomId>,
+        }
+        let elsewhere = || Some("an event is of another room".to_owned());
+        if !rules.authorization.room_create_event_id_as_room_id {
+            let named = serde_json::from_str::<Named>(json);
+            return if named.is_ok_and(|it| it.room_id.is_none_or(|id| id == room_id)) { None } else { elsewhere() };
+        }
+        let event = match Pdu::from_remote(json, rules) {
+            Ok(event) if event.room_id == room_id => Arc::new(event),
+            Ok(_) => return elsewhere(),
+            Err(error) => return Some(error.to_string()),
+        };
+        let neighbours = self.inner.inbound.neighbours.get()?;
+        match signatures::check_at_hand(&**neighbours, &[event], rules).into_iter().next()? {
+            Ok(()) | Err(VerifyError::UnknownKey(_)) => None,
+            Err(error) => Some(error.to_string()),
+        }
     }
 }
 

@@ -10,15 +10,12 @@ use hearth_matrix::ruma::{
 };
 use hearth_matrix::{Draft, Pdu, SUPPORTED_VERSIONS, rules};
 use hearth_store::{Membership, Noun, Standing};
-use tokio::task::JoinSet;
 
+use super::asking::Answers;
 use super::handshake::Submitted;
-use super::{Arrival, JoinAnswer, Neighbours, StateBefore, Template, Unanswered, Verdict};
+use super::{Arrival, JoinAnswer, StateBefore, Template, Verdict};
 use crate::turn::Step;
 use crate::{RoomError, Rooms, member_content, membership};
-
-/// A server that does not draft a join within this is not waited for alone.
-const SLOW: Duration = Duration::from_secs(3);
 
 /// How often, and how many times, it is looked whether a join has come in that lacked events before it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -124,13 +121,12 @@ impl Rooms {
         };
         let mut refusal = RoomError::UnknownRoom;
         let content = self.own_content(user, "join", None, content).await?;
-        let mut drafts = Drafts {
-            neighbours: neighbours.clone(),
-            room_id: room_id.to_owned(),
-            user: user.to_owned(),
-            servers: self.in_order(&**neighbours, servers).await.into_iter(),
-            asked: JoinSet::new(),
-        };
+        let servers = self.in_order(&**neighbours, servers).await;
+        let (asked, room, joining) = (neighbours.clone(), room_id.to_owned(), user.to_owned());
+        let mut drafts = Answers::of(servers, move |server| {
+            let (neighbours, room_id, user) = (asked.clone(), room.clone(), joining.clone());
+            Box::pin(async move { neighbours.make_join(&server, &room_id, &user, &SUPPORTED_VERSIONS).await })
+        });
         while let Some((server, template)) = drafts.next().await {
             let template = match template {
                 Ok(template) => template,
@@ -212,42 +208,6 @@ impl Rooms {
     /// Nobody else moves into this room meanwhile.
     pub(super) fn moving_into(room_id: &OwnedRoomId) -> Vec<Noun> {
         vec![Noun::Name(format!("move into {room_id}"))]
-    }
-}
-
-/// Drafts of a join by several servers, as they come.
-struct Drafts {
-    neighbours: Arc<dyn Neighbours>,
-    room_id: OwnedRoomId,
-    user: OwnedUserId,
-    /// Those not asked yet.
-    servers: std::vec::IntoIter<OwnedServerName>,
-    asked: JoinSet<(OwnedServerName, Result<Template, Unanswered>)>,
-}
-
-impl Drafts {
-    /// The next draft or refusal. One server is asked after the other; where one is slow, the next is asked beside it: a draft
-    /// changes nothing anywhere.
-    async fn next(&mut self) -> Option<(OwnedServerName, Result<Template, Unanswered>)> {
-        loop {
-            if let Some(server) = self.servers.next() {
-                let (neighbours, room_id, user) = (self.neighbours.clone(), self.room_id.clone(), self.user.clone());
-                self.asked.spawn(async move {
-                    let template = neighbours.make_join(&server, &room_id, &user, &SUPPORTED_VERSIONS).await;
-                    (server, template)
-                });
-            }
-            let is_last = self.servers.len() == 0;
-            tokio::select! {
-                biased;
-                answer = self.asked.join_next() => match answer {
-                    Some(Ok(answer)) => return Some(answer),
-                    Some(Err(error)) => tracing::error!(%error, "a server could not be asked"),
-                    None => return None,
-                },
-                () = tokio::time::sleep(SLOW), if !is_last => {}
-            }
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use hearth_store::Membership;
 
 use super::elsewhere::{Hearsay, Told};
 use super::handshake::Submitted;
+use super::invite::STATE;
 use super::join::worse;
 use super::{Neighbours, Template};
 use crate::append::Appender;
@@ -100,9 +101,11 @@ impl Rooms {
         let template = neighbours.make_knock(server, room_id, user, &SUPPORTED_VERSIONS).await.map_err(refused)?;
         let knock = self.completed(user, room_id, &template, "knock", content)?;
         let sent = neighbours.send_knock(server, room_id, &knock.event_id, knock.json.to_string());
-        let room_state = sent.await.map_err(refused)?;
+        let mut room_state = sent.await.map_err(refused)?;
         let version = template.version;
         let rules = rules(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
+        room_state.truncate(STATE);
+        room_state.retain(|json| self.fault_of(json, room_id, rules).is_none());
         // The knock stands there, whatever is told of the room.
         let said = Hearsay::of(&version, &room_state, user);
         Ok(Told {

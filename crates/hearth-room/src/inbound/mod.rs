@@ -6,6 +6,7 @@
 //! Spec: server-server API, "PDUs", "Retrieving events".
 
 mod acl;
+mod asking;
 mod backlog;
 mod budget;
 mod completion;

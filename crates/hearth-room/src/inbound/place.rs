@@ -45,11 +45,12 @@ impl Whereabouts {
 }
 
 impl Arrival {
-    /// Whether the state is told that takes the place of missing events: after each of them or, of history, before itself.
+    /// Whether the state is told that takes the place of missing events: after each of them or, of what was sent as history, before
+    /// itself.
     pub(super) fn is_told(&self, missing: &[OwnedEventId]) -> bool {
         match &self.told_state {
             None => false,
-            Some(Told::Before(_)) => self.history.is_some(),
+            Some(Told::Before(_)) => true,
             Some(Told::After(told)) => missing.iter().all(|id| told.iter().any(|(told, _)| told == id)),
             Some(Told::Known(told)) => missing.iter().all(|id| told.iter().any(|(told, _)| told == id)),
         }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use hearth_matrix::Draft;
 use hearth_matrix::ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, RoomVersionId};
 use hearth_room::MemberAction;
 use hearth_store::Standing;
 use serde_json::json;
 
 use super::strangers::{TALKS, forged};
-use super::{House, Lies, Net, Packet, joins, lock, name, public_room, user};
+use super::{House, Lies, Net, Packet, joins, lock, name, object, public_room, text, user};
 
 const VERSIONS: [RoomVersionId; 6] = [
     RoomVersionId::V1,
@@ -213,4 +214,126 @@ async fn what_waited_for_an_event_is_judged_when_that_comes_as_history() {
     assert!(third.rooms.backfill(&room, i64::MAX, 100).await.expect("the store works") > 0);
     net.calm_down().await;
     assert_eq!(third.standing(&room, &named.event_id).await, Some(Standing::Live));
+}
+
+/// What a server answers who is asked for history, as JSON.
+async fn history_of(house: &House, room: &OwnedRoomId, before: &OwnedEventId) -> Vec<String> {
+    let events = house.rooms.history_before(room, vec![before.clone()], 100).await.expect("reads");
+    events.iter().map(|pdu| pdu.json.to_string()).collect()
+}
+
+async fn read_back(house: &House, room: &OwnedRoomId) {
+    while house.rooms.backfill(room, i64::MAX, 100).await.expect("the store works") > 0 {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_history_does_not_lead_to_is_judged_by_the_present() {
+    let (net, room) = three(RoomVersionId::V10).await;
+    let (first, third) = (net.house(0), net.house(2));
+    let slip = net.house(1).send(&room, &user(0, 1), "a slip").await.expect("may talk");
+    net.calm_down().await;
+    let auth = first.places(&room, &TALKS).await;
+    let tips = first.tips(&room).await;
+    first.send(&room, &user(0, 0), "between").await.expect("may talk");
+    change(&first, (0, 0), &room, MemberAction::Ban(user(0, 1))).await;
+    let last = first.send(&room, &user(0, 0), "last").await.expect("may talk");
+    net.calm_down().await;
+    come_in(&net, 2, &room).await;
+    let sent = forged(&room, &user(0, 1), text("from the grave"), &tips, &auth, 12);
+    let mut redaction = Draft::message("m.room.redaction", object(json!({})));
+    redaction.redacts = Some(slip.clone());
+    let redaction = forged(&room, &user(0, 1), redaction, &tips, &auth, 12);
+    let mut backfill = history_of(&first, &room, &last).await;
+    backfill.extend([&sent, &redaction].map(|pdu| pdu.json.to_string()));
+    for n in 0..2 {
+        lock(&net.lies).insert(name(n), Lies { backfill: Some(backfill.clone()), ..Lies::default() });
+    }
+    read_back(&third, &room).await;
+    assert_eq!(third.standing(&room, &slip).await, Some(Standing::Live), "what it leads to has come");
+    for event in [&sent, &redaction] {
+        assert_eq!(third.standing(&room, &event.event_id).await, Some(Standing::SoftFailed));
+    }
+    assert!(!third.is_redacted(&room, &slip).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_goes_on_behind_an_event_that_the_other_server_does_not_tell() {
+    for version in VERSIONS {
+        let (net, room) = three(version.clone()).await;
+        let (first, third) = (net.house(0), net.house(2));
+        let mut sent = Vec::new();
+        for n in 0..9 {
+            sent.push(first.send(&room, &user(0, 0), &format!("{n}")).await.expect("may talk"));
+        }
+        net.calm_down().await;
+        come_in(&net, 2, &room).await;
+        let mut backfill = history_of(&first, &room, &sent[8]).await;
+        backfill.retain(|json| !json.contains("\"body\":\"4\""));
+        for n in 0..2 {
+            lock(&net.lies).insert(name(n), Lies { backfill: Some(backfill.clone()), ..Lies::default() });
+        }
+        read_back(&third, &room).await;
+        for (n, event) in sent.iter().enumerate() {
+            let standing = third.standing(&room, event).await;
+            assert_eq!(standing == Some(Standing::Live), n != 4, "version {version}: {n} is {standing:?}");
+        }
+        assert_eq!(third.state(&room).await, first.state(&room).await, "version {version}");
+        assert_eq!(third.tip(&room).await.expect("a tip").extremities.len(), 1, "version {version}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_is_asked_of_servers_that_live() {
+    let net = Net::of(9, 1).await;
+    let room = public_room(&net.house(0), RoomVersionId::V11).await;
+    for n in 1..8 {
+        come_in(&net, n, &room).await;
+    }
+    net.house(7).send(&room, &user(0, 7), "good morning").await.expect("may talk");
+    net.calm_down().await;
+    come_in(&net, 8, &room).await;
+    let last = net.house(8);
+    for n in 0..7 {
+        lock(&net.mute).insert(name(n));
+    }
+    assert!(last.rooms.backfill(&room, i64::MAX, 100).await.expect("the store works") > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_is_asked_of_servers_that_live() {
+    let net = Net::of(4, 1).await;
+    let room = public_room(&net.house(0), RoomVersionId::V11).await;
+    for n in 1..4 {
+        come_in(&net, n, &room).await;
+    }
+    net.house(1).send(&room, &user(0, 1), "first").await.expect("may talk");
+    hold_back(&net, 3).await;
+    net.house(1).send(&room, &user(0, 1), "second").await.expect("may talk");
+    let late = hold_back(&net, 3).await;
+    lock(&net.mute).extend([name(0), name(1)]);
+    lock(&net.resting).insert(name(0));
+    for packet in &late {
+        net.deliver(packet).await;
+    }
+    net.calm_down().await;
+    assert_eq!(net.house(3).bodies(&room).await, ["first", "second"]);
+    assert_eq!(*lock(&net.asked_in_vain), [name(1)].into(), "its sender, but nobody who failed lately");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_tells_no_history_is_not_waited_for() {
+    for (silent, resting) in [(true, false), (false, true)] {
+        let (net, room) = three(RoomVersionId::V11).await;
+        let third = net.house(2);
+        net.house(0).send(&room, &user(0, 0), "good evening").await.expect("may talk");
+        net.calm_down().await;
+        come_in(&net, 2, &room).await;
+        lock(&net.silent).extend(silent.then(|| name(0)));
+        lock(&net.silent).extend(resting.then(|| name(0)));
+        lock(&net.resting).extend(resting.then(|| name(0)));
+        let began = tokio::time::Instant::now();
+        let came = third.rooms.backfill(&room, i64::MAX, 100).await.expect("the store works");
+        let longest = std::time::Duration::from_secs(if resting { 1 } else { 5 });
+        assert!(came > 0 && began.elapsed() < longest, "{came} after {:?}", began.elapsed());
+    }
 }

@@ -7,7 +7,7 @@ use hearth_room::{MemberAction, Preset, RoomError};
 use hearth_store::Membership;
 use serde_json::json;
 
-use super::{House, Net, lock, name, new_room, user};
+use super::{House, Lies, Net, lock, name, new_room, user};
 
 const VERSIONS: [RoomVersionId; 4] = [RoomVersionId::V7, RoomVersionId::V10, RoomVersionId::V11, RoomVersionId::V12];
 
@@ -60,6 +60,34 @@ async fn a_knock_is_heard_answered_and_leads_in() {
         net.calm_down().await;
         assert_eq!(here.state(&room).await, there.state(&room).await, "version {version}");
         assert!(matches!(knock(&there, &room, guest.clone()).await, Err(RoomError::Forbidden(_))), "he is in");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_a_room_at_a_knock_is_of_this_room() {
+    for version in VERSIONS {
+        let (net, room) = knockable(version.clone(), 2).await;
+        let (here, there) = (net.house(0), net.house(1));
+        let other = here.rooms.create(new_room(version.clone(), Preset::PublicChat)).await.expect("a room");
+        let topic = json!({ "topic": "of another room" });
+        let topic = here.set(&other, &user(0, 0), "m.room.topic", "", topic).await.expect("may");
+        let (topic, _) = here.rooms.event(&other, &topic).await.expect("reads").expect("is there");
+        let name_id = &here.state(&room).await[&("m.room.name".to_owned(), String::new())];
+        let (hall, _) = here.rooms.event(&room, name_id).await.expect("reads").expect("is there");
+        let lies =
+            Lies { knock_room_state: Some(vec![topic.json.to_string(), hall.json.to_string()]), ..Lies::default() };
+        lock(&net.lies).insert(name(0), lies);
+        knock(&there, &room, user(0, 1)).await.expect("the knock stands");
+        let told = there.told(&room, &user(0, 1)).await.expect("he sees it").stripped.expect("the room's looks");
+        assert!(told.contains("Hall") && !told.contains("of another room"), "version {version}: {told}");
+        if version == RoomVersionId::V12 {
+            let forged = hall.json.replace("Hall", "Hell");
+            let lies = Lies { knock_room_state: Some(vec![forged]), ..Lies::default() };
+            lock(&net.lies).insert(name(0), lies);
+            knock(&there, &room, user(0, 1)).await.expect("the knock stands");
+            let told = there.told(&room, &user(0, 1)).await.expect("he sees it").stripped.expect("the room's looks");
+            assert!(!told.contains("Hell"), "{told}");
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) struct Net {
     keys: Mutex<BTreeMap<OwnedServerName, (String, [u8; 32])>>,
     /// Servers that answer nothing but keys.
     pub(super) mute: Mutex<BTreeSet<OwnedServerName>>,
-    /// Servers that never say who may come in.
+    /// Servers that never say who may come in, nor what was before.
     pub(super) silent: Mutex<BTreeSet<OwnedServerName>>,
     /// Servers that failed lately, as everybody sees it.
     pub(super) resting: Mutex<BTreeSet<OwnedServerName>>,
@@ -67,6 +67,8 @@ pub(super) struct Net {
     pub(super) lies: Mutex<BTreeMap<OwnedServerName, Lies>>,
     /// Questions that were answered.
     asked: AtomicUsize,
+    /// Servers that were asked in vain.
+    pub(super) asked_in_vain: Mutex<BTreeSet<OwnedServerName>>,
     /// Joins wait here until they may pass.
     pub(super) gate: Mutex<Option<Arc<tokio::sync::Semaphore>>>,
     /// Who is let in is not told of the members at first.
@@ -88,6 +90,8 @@ pub(super) struct Lies {
     pub(super) events: BTreeMap<OwnedEventId, String>,
     pub(super) template: Option<Template>,
     pub(super) join: Option<JoinAnswer>,
+    pub(super) backfill: Option<Vec<String>>,
+    pub(super) knock_room_state: Option<Vec<String>>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -394,6 +398,7 @@ impl View {
     fn ask(&self, server: &ServerName) -> Result<Arc<House>, Unanswered> {
         let net = self.net.upgrade().ok_or_else(|| Unanswered::Unreachable("the end".into()))?;
         if !net.reaches(&self.me, server) || lock(&net.mute).contains(server) {
+            lock(&net.asked_in_vain).insert(server.to_owned());
             return Err(Unanswered::Unreachable("the link is cut".into()));
         }
         net.asked.fetch_add(1, Ordering::Relaxed);
@@ -537,6 +542,12 @@ impl Neighbours for View {
     ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
         Box::pin(async move {
             let house = self.ask(server)?;
+            if self.net.upgrade().is_some_and(|net| lock(&net.silent).contains(server)) {
+                return std::future::pending().await;
+            }
+            if let Some(lie) = self.lie(server, |lies| lies.backfill.clone()) {
+                return Ok(lie);
+            }
             let found = house.rooms.history_before(room_id, from, limit as usize).await.map_err(refused)?;
             Ok(jsons(&found))
         })
@@ -638,7 +649,7 @@ impl Neighbours for View {
             let house = self.ask(server)?;
             let heard = house.rooms.take_knock(&self.me, room_id, event_id, &event).await.map_err(refused)?;
             lock(&house.outbox).push(heard.event);
-            Ok(heard.room_state)
+            Ok(self.lie(server, |lies| lies.knock_room_state.clone()).unwrap_or(heard.room_state))
         })
     }
 

@@ -315,3 +315,19 @@ async fn what_a_torn_auth_chain_allows_is_in_no_state() {
     let content = here.content(&room, "m.room.member", bob.as_str()).await.expect("a member");
     assert_eq!(content.get("displayname"), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_instead_of_the_event_asked_for_is_not_kept() {
+    let (net, room) = two().await;
+    let here = net.house(0);
+    let (tips, auth) = (here.tips(&room).await, here.places(&room, &TALKS).await);
+    let other = forged(&room, &user(0, 1), text("instead"), &tips, &auth, 20);
+    let mut more = auth.clone();
+    more.push(made_up(7));
+    let event = forged(&room, &user(0, 1), text("what allows this?"), &tips, &more, 20);
+    let events = [(made_up(7), other.json.to_string())].into();
+    lie(&net, Lies { events, event_auth: Some(Vec::new()), ..Lies::default() });
+    receive(&net, &event).await;
+    assert_eq!(here.standing(&room, &event.event_id).await, Some(Standing::Rejected));
+    assert_eq!(here.standing(&room, &other.event_id).await, None);
+}
