@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use hearth_matrix::ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use hearth_store::{OutboundReceipt, StoreError, Tx, UserNum};
-use hearth_user::presence::{PresenceState, Seen};
+use hearth_user::presence::Seen;
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::{Map, Value, json};
 
@@ -73,7 +73,7 @@ pub(crate) fn presence(seen: &[Seen], now_ms: i64) -> Value {
         let mut one = Map::new();
         one.insert("user_id".into(), json!(&*seen.shown.user_id));
         one.insert("presence".into(), seen.shown.state.as_str().into());
-        if seen.shown.state == PresenceState::Online {
+        if seen.shown.currently_active {
             one.insert("currently_active".into(), true.into());
         }
         // The specification wants it, also of those who did nothing yet.

@@ -40,6 +40,8 @@ pub struct DirectoryFilter {
     pub search: Option<String>,
     /// Room types; none stands for rooms without a type. Empty: all.
     pub types: Vec<Option<String>>,
+    /// Without rooms that users of other servers can't come into (`m.federate`).
+    pub federated_only: bool,
 }
 
 /// A room as the directory shows it.
@@ -100,9 +102,11 @@ impl Rooms {
         if alias.server_name() == &**own {
             let room_id = self.resolve_alias(alias).await?;
             let mut servers = self.servers(&room_id, ALIAS_SERVERS).await?;
-            // Ourselves first: whoever asks has found us already.
             servers.retain(|server| server != own);
-            servers.insert(0, own.clone());
+            if self.is_resident(&room_id).await? {
+                // Ourselves first: whoever asks has found us already.
+                servers.insert(0, own.clone());
+            }
             return Ok((room_id, servers));
         }
         let Some(neighbours) = self.inner.inbound.neighbours() else {
@@ -264,7 +268,8 @@ impl Rooms {
 
 fn page(tx: &mut Tx<'_>, filter: &DirectoryFilter, limit: usize, start: usize) -> Result<DirectoryPage, StoreError> {
     let search = filter.search.as_deref().map(str::to_lowercase).filter(|search| !search.is_empty());
-    let mut page = DirectoryPage { total: tx.rooms().published_count()?, ..DirectoryPage::default() };
+    let mut page =
+        DirectoryPage { total: tx.rooms().published_count(filter.federated_only)?, ..DirectoryPage::default() };
     let mut after = None;
     let mut passed = 0;
     loop {
@@ -280,8 +285,8 @@ fn page(tx: &mut Tx<'_>, filter: &DirectoryFilter, limit: usize, start: usize) -
                 page.next = Some(format!("d1_{}", passed - 1));
                 return Ok(finish(page, start, limit));
             }
-            let wanted = filter.types.is_empty() || filter.types.contains(&candidate.room.room_type);
-            if !wanted {
+            let of_type = filter.types.is_empty() || filter.types.contains(&candidate.room.room_type);
+            if !of_type || filter.federated_only && !candidate.room.federate {
                 continue;
             }
             let Some(snapshot) = candidate.snapshot else { continue };

@@ -117,6 +117,9 @@ pub struct RemotePresence {
     pub status_msg: Option<String>,
     /// Milliseconds since he last did something.
     pub last_active_ago: Option<i64>,
+    /// He does something just now.
+    #[serde(default)]
+    pub currently_active: bool,
 }
 
 /// What a user is, and says, now.
@@ -128,6 +131,15 @@ pub struct Status {
     pub status_msg: Option<String>,
     /// How long ago he last did something.
     pub last_active_ago_ms: Option<i64>,
+    /// He does something just now.
+    pub currently_active: bool,
+}
+
+impl Status {
+    fn offline(status_msg: Option<String>) -> Self {
+        let state = PresenceState::Offline;
+        Self { state, status_msg, last_active_ago_ms: None, currently_active: false }
+    }
 }
 
 /// What others see of a user.
@@ -152,24 +164,25 @@ pub struct Shown {
     pub state: PresenceState,
     /// What he says.
     pub status_msg: Option<Arc<str>>,
+    /// He does something just now. Who is here and not idle counts as active all the time: his last activity is no news.
+    pub currently_active: bool,
     /// An `m.presence` event up to the end of its content.
     head: Box<str>,
 }
 
 impl Shown {
-    fn new(user_id: &str, state: PresenceState, status_msg: Option<Arc<str>>) -> Arc<Self> {
+    fn new(user_id: &str, state: PresenceState, currently_active: bool, status_msg: Option<Arc<str>>) -> Arc<Self> {
         let mut head = String::from("{\"type\":\"m.presence\",\"sender\":");
         write_string(&mut head, user_id);
         head.push_str(",\"content\":{\"presence\":");
         write_string(&mut head, state.as_str());
-        // Who is not idle counts as active all the time: his last activity is no news.
         head.push_str(",\"currently_active\":");
-        head.push_str(if state == PresenceState::Online { "true" } else { "false" });
+        head.push_str(if currently_active { "true" } else { "false" });
         if let Some(status_msg) = &status_msg {
             head.push_str(",\"status_msg\":");
             write_string(&mut head, status_msg);
         }
-        Arc::new(Self { user_id: user_id.into(), state, status_msg, head: head.into() })
+        Arc::new(Self { user_id: user_id.into(), state, status_msg, currently_active, head: head.into() })
     }
 }
 
@@ -385,7 +398,7 @@ impl Presence {
             let (Some(user), Some(state)) = (user, PresenceState::from_spec(&told.presence)) else { continue };
             let status = told.status_msg.filter(|status| status.len() <= STATUS_BYTES).map(Arc::from);
             let active = told.last_active_ago.map(|ago| now_ms.saturating_sub(ago.max(0)));
-            self.receive(user, &told.user_id, state, status, active);
+            self.receive(user, &told.user_id, state, status, active, told.currently_active);
         }
         Ok(())
     }
@@ -398,6 +411,7 @@ impl Presence {
         state: PresenceState,
         status_msg: Option<Arc<str>>,
         last_active_ms: Option<i64>,
+        currently_active: bool,
     ) {
         if !self.inner.enabled {
             return;
@@ -407,8 +421,8 @@ impl Presence {
             entry.told_ms = now_ms;
             entry.status_msg.clone_from(&status_msg);
             entry.last_active_ms = last_active_ms;
-            if entry.shown.state != state {
-                entry.shown = Shown::new(&entry.shown.user_id, state, None);
+            if (entry.shown.state, entry.shown.currently_active) != (state, currently_active) {
+                entry.shown = Shown::new(&entry.shown.user_id, state, currently_active, None);
                 entry.changed = -1;
             }
         });
@@ -426,7 +440,7 @@ impl Presence {
         });
         let (user, status_msg) = found.await?.ok_or(GetPresenceError::Forbidden)?;
         if !self.inner.enabled {
-            return Ok(Status { state: PresenceState::Offline, status_msg: None, last_active_ago_ms: None });
+            return Ok(Status::offline(None));
         }
         self.tick();
         let known = self.inner.lock().users.get(&user).map(|entry| entry.seen(user));
@@ -435,8 +449,9 @@ impl Presence {
                 state: seen.shown.state,
                 status_msg: seen.shown.status_msg.as_deref().map(str::to_owned),
                 last_active_ago_ms: seen.last_active_ago_ms(self.inner.time.now_ms()),
+                currently_active: seen.shown.currently_active,
             },
-            None => Status { state: PresenceState::Offline, status_msg, last_active_ago_ms: None },
+            None => Status::offline(status_msg),
         })
     }
 
@@ -587,7 +602,11 @@ impl Board {
         let state = entry.state(now_ms);
         let changed = state != entry.shown.state || entry.status_msg != entry.shown.status_msg || entry.changed < 0;
         if changed {
-            entry.shown = Shown::new(&entry.shown.user_id, state, entry.status_msg.clone());
+            let active = match entry.remote {
+                true => entry.shown.currently_active && state != PresenceState::Offline,
+                false => state == PresenceState::Online,
+            };
+            entry.shown = Shown::new(&entry.shown.user_id, state, active, entry.status_msg.clone());
             entry.changed_ms = now_ms;
         }
         let still_there = !entry.remote && state != PresenceState::Offline && now_ms >= entry.told_ms + STILL_THERE_MS;
@@ -633,7 +652,7 @@ impl Board {
 impl Entry {
     fn new(user_id: &UserId, status_msg: Option<Arc<str>>, remote: bool) -> Self {
         Self {
-            shown: Shown::new(user_id.as_str(), PresenceState::Offline, status_msg.clone()),
+            shown: Shown::new(user_id.as_str(), PresenceState::Offline, false, status_msg.clone()),
             status_msg,
             remote,
             devices: Vec::new(),

@@ -137,7 +137,7 @@ struct SentJoin {
 struct Directory {
     room_id: OwnedRoomId,
     #[serde(default)]
-    servers: Vec<OwnedServerName>,
+    servers: Vec<String>,
 }
 
 impl OverHttp {
@@ -410,7 +410,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let request = get_room_information::v1::Request::new(alias.to_owned());
             let Directory { room_id, servers } = self.ask(server, request, ASKED_FOR).await?;
-            Ok((room_id, servers))
+            Ok((room_id, servers.into_iter().filter_map(|name| name.try_into().ok()).collect()))
         })
     }
 

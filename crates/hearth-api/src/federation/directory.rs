@@ -25,7 +25,8 @@ async fn public_rooms(
     Signed { request, .. }: Signed<get_public_rooms::v1::Request>,
 ) -> Result<JsonBody<Value>, ApiError> {
     is_open(&doors)?;
-    public_rooms_page(&doors, DirectoryFilter::default(), number(request.limit), request.since).await
+    let filter = DirectoryFilter { federated_only: true, ..DirectoryFilter::default() };
+    public_rooms_page(&doors, filter, number(request.limit), request.since).await
 }
 
 /// `POST /_matrix/federation/v1/publicRooms`
@@ -39,7 +40,8 @@ async fn public_rooms_filtered(
         return Ok(JsonBody(json!({ "chunk": [], "total_room_count_estimate": 0 })));
     }
     let types = request.filter.room_types.into_iter().map(|kind| kind.as_str().map(str::to_owned));
-    let filter = DirectoryFilter { search: request.filter.generic_search_term, types: types.collect() };
+    let filter =
+        DirectoryFilter { search: request.filter.generic_search_term, types: types.collect(), federated_only: true };
     public_rooms_page(&doors, filter, number(request.limit), request.since).await
 }
 

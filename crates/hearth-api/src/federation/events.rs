@@ -12,6 +12,7 @@ use hearth_matrix::ruma::api::federation::backfill::get_backfill;
 use hearth_matrix::ruma::api::federation::event::{get_event, get_missing_events, get_room_state, get_room_state_ids};
 use hearth_matrix::ruma::{OwnedRoomId, UInt};
 use hearth_room::MissingEvents;
+use hearth_store::Standing;
 use serde_json::json;
 
 use super::{json_text, list};
@@ -36,7 +37,9 @@ pub(super) fn routes() -> Vec<Route> {
 async fn event(doors: Doors, Signed { origin, request }: Signed<get_event::v1::Request>) -> Result<Response, ApiError> {
     let room_id = doors.rooms.room_of_event(&origin, &request.event_id).await?;
     let found = doors.rooms.event(&room_id, &request.event_id).await?;
-    let (pdu, _) = found.ok_or_else(|| ApiError::not_found("There is no such event"))?;
+    // What was rejected nobody is to have from us.
+    let standing = found.filter(|(_, standing)| *standing != Standing::Rejected);
+    let (pdu, _) = standing.ok_or_else(|| ApiError::not_found("There is no such event"))?;
     let shown = doors.rooms.shown_to(&origin, vec![pdu]).await?;
     Ok(transaction_of(&doors, &shown))
 }

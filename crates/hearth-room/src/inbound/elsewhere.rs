@@ -131,6 +131,16 @@ impl Rooms {
         sorted
     }
 
+    /// Whether users of ours are in a room.
+    pub(crate) async fn is_resident(&self, room_id: &RoomId) -> Result<bool, RoomError> {
+        let room_id = room_id.to_owned();
+        let read = self.inner.store.read(move |tx| {
+            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(false) };
+            Ok(tx.rooms().tip(room.num)?.is_some_and(|tip| tip.joined_local > 0))
+        });
+        Ok(read.await?)
+    }
+
     /// How a user of ours stands to a room that we are not in; none if we are in it, or nobody else is.
     pub(crate) async fn elsewhere(&self, user: &UserId, room_id: &RoomId) -> Result<Option<Elsewhere>, RoomError> {
         let (user, room_id) = (user.to_owned(), room_id.to_owned());

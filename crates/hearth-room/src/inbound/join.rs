@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_matrix::ruma::{
-    CanonicalJsonObject, EventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
+    CanonicalJsonObject, EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
 };
 use hearth_matrix::{Draft, Pdu, SUPPORTED_VERSIONS, rules};
 use hearth_store::{Membership, Noun, Standing};
@@ -171,12 +171,7 @@ impl Rooms {
             None => None,
         };
         let join = Arc::new(signed.unwrap_or(join));
-        let room_id = join.room_id.clone();
-        let resident = self.inner.store.read(move |tx| {
-            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(false) };
-            Ok(tx.rooms().tip(room.num)?.is_some_and(|tip| tip.joined_local > 0))
-        });
-        if resident.await? {
+        if self.is_resident(&join.room_id).await? {
             return self.take_in(server, join).await;
         }
         self.install(server, version, join, answer).await

@@ -355,12 +355,12 @@ impl RoomNouns<'_, '_> {
         }
     }
 
-    /// The public directory, largest rooms first: at most `limit` rooms after the one given by (joined, room).
+    /// The public directory, rooms of ours, largest first: at most `limit` rooms after the one given by (joined, room).
     pub fn published(&mut self, after: Option<(i64, RoomNum)>, limit: i64) -> Result<Vec<PublishedRoom>, StoreError> {
         let (joined, num) = after.unwrap_or((i64::MAX, RoomNum(0)));
         let rows = self.tx.query(
             "SELECT p.room, t.snapshot, t.joined FROM published_rooms p CROSS JOIN room_tips t
-             WHERE t.room = p.room AND t.joined > 0 AND (t.joined < $1 OR (t.joined = $1 AND p.room > $2))
+             WHERE t.room = p.room AND t.joined > 0 AND t.joined_local > 0 AND (t.joined < $1 OR (t.joined = $1 AND p.room > $2))
              ORDER BY t.joined DESC, p.room LIMIT $3",
             &[joined.into(), num.into(), limit.into()],
             |row| Ok((RoomNum(row.int(0)?), row.int(1)?, row.int(2)?)),
@@ -373,12 +373,12 @@ impl RoomNouns<'_, '_> {
             .collect()
     }
 
-    /// Number of rooms in the public directory.
-    pub fn published_count(&mut self) -> Result<i64, StoreError> {
+    /// Number of rooms in the public directory: all, or those that other servers may come into.
+    pub fn published_count(&mut self, federated_only: bool) -> Result<i64, StoreError> {
         let count = self.tx.one(
-            "SELECT CAST(count(*) AS BIGINT) FROM published_rooms p CROSS JOIN room_tips t
-             WHERE t.room = p.room AND t.joined > 0",
-            &[],
+            "SELECT CAST(count(*) AS BIGINT) FROM published_rooms p CROSS JOIN room_tips t CROSS JOIN rooms r
+             WHERE t.room = p.room AND t.joined_local > 0 AND r.num = p.room AND r.federate >= $1",
+            &[federated_only.into()],
             |row| row.int(0),
         )?;
         Ok(count.unwrap_or(0))

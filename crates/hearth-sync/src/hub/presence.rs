@@ -291,7 +291,7 @@ mod tests {
         let began = std::time::Instant::now();
         for state in [PresenceState::Online, PresenceState::Unavailable, PresenceState::Offline] {
             for (user, user_id) in (0..USERS).zip(&ids) {
-                presence.receive(StringNum(user), user_id, state, None, None);
+                presence.receive(StringNum(user), user_id, state, None, None, false);
                 hub.presence_changed(StringNum(user));
             }
         }

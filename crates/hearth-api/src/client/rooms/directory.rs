@@ -11,7 +11,7 @@ use hearth_matrix::ruma::api::client::directory::{get_room_visibility, set_room_
 use hearth_matrix::ruma::api::client::room::Visibility;
 use hearth_matrix::ruma::api::federation::directory::{get_public_rooms, get_public_rooms_filtered};
 use hearth_matrix::ruma::api::path_builder::PathBuilder;
-use hearth_matrix::ruma::directory::RoomTypeFilter;
+use hearth_matrix::ruma::directory::{RoomNetwork, RoomTypeFilter};
 use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName, ServerName, UInt};
 use hearth_remote::{Limits, SendOptions, Signing};
 use hearth_room::{DirectoryFilter, DirectoryPage};
@@ -162,14 +162,15 @@ async fn public_rooms_filtered(
     JsonBody(wanted): JsonBody<Wanted>,
 ) -> Result<JsonBody<Value>, ApiError> {
     may_list(&doors, &OptionalSender(Some(sender)))?;
-    if wanted.third_party_instance_id.is_some() {
-        if wanted.include_all_networks == Some(true) {
+    let network = match (wanted.third_party_instance_id, wanted.include_all_networks) {
+        (Some(_), Some(true)) => {
             let message = "third_party_instance_id names one network, and include_all_networks means all";
             return Err(ApiError::invalid_param(message));
         }
-        // No bridge lists rooms here.
-        return Ok(JsonBody(json!({ "chunk": [], "total_room_count_estimate": 0 })));
-    }
+        (Some(instance_id), _) => RoomNetwork::ThirdParty(instance_id),
+        (None, Some(true)) => RoomNetwork::All,
+        (None, _) => RoomNetwork::Matrix,
+    };
     if wanted.filter.generic_search_term.as_ref().is_some_and(|term| term.len() > SEARCH_BYTES) {
         return Err(ApiError::invalid_param(format!("generic_search_term is longer than {SEARCH_BYTES} bytes")));
     }
@@ -180,11 +181,17 @@ async fn public_rooms_filtered(
         request.filter.generic_search_term = wanted.filter.generic_search_term;
         let types = wanted.filter.room_types.unwrap_or_default();
         request.filter.room_types = types.into_iter().map(RoomTypeFilter::from).collect();
+        request.room_network = network;
         return ask(&doors, &server, request).await;
+    }
+    if matches!(network, RoomNetwork::ThirdParty(_)) {
+        // No bridge lists rooms here.
+        return Ok(JsonBody(json!({ "chunk": [], "total_room_count_estimate": 0 })));
     }
     let filter = DirectoryFilter {
         search: wanted.filter.generic_search_term,
         types: wanted.filter.room_types.unwrap_or_default(),
+        federated_only: false,
     };
     page(&doors, filter, wanted.limit, wanted.since).await
 }
@@ -215,7 +222,8 @@ where
     for<'a> R::PathBuilder: PathBuilder<Input<'a> = ()>,
 {
     let limits = Limits { timeout: ASKING, response_bytes: ANSWER_BYTES };
-    let options = SendOptions { limits, ..SendOptions::default() };
+    // Somebody waits for it: a server that failed lately may be well again.
+    let options = SendOptions { limits, despite_back_off: true, ..SendOptions::default() };
     let answer = doors.remote.ask(server, request, options).await?;
     match serde_json::from_slice(answer.body()) {
         Ok(Value::Object(page)) if page.get("chunk").is_some_and(Value::is_array) => Ok(JsonBody(Value::Object(page))),

@@ -28,8 +28,7 @@ async fn presence(
     PathOf(user_id): PathOf<OwnedUserId>,
 ) -> Result<JsonBody<Value>, ApiError> {
     let status = doors.presence.of(sender.user, &user_id).await?;
-    let active = status.state == PresenceState::Online;
-    let mut answer = json!({ "presence": status.state.as_str(), "currently_active": active });
+    let mut answer = json!({ "presence": status.state.as_str(), "currently_active": status.currently_active });
     if let Some(status_msg) = status.status_msg {
         answer["status_msg"] = json!(status_msg);
     }

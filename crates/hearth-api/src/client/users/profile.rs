@@ -50,7 +50,9 @@ async fn elsewhere(doors: &Doors, user_id: OwnedUserId, field: Option<&str>) -> 
     let mut request = get_profile_information::v1::Request::new(user_id);
     request.field = field.map(ProfileFieldName::from);
     let limits = Limits { timeout: ASKING, response_bytes: ANSWER_BYTES };
-    let answer = doors.remote.ask(&server, request, SendOptions { limits, ..SendOptions::default() }).await?;
+    // Somebody waits for it: a server that failed lately may be well again.
+    let options = SendOptions { limits, despite_back_off: true, ..SendOptions::default() };
+    let answer = doors.remote.ask(&server, request, options).await?;
     match serde_json::from_slice(answer.body()) {
         Ok(Value::Object(profile)) => Ok(profile),
         _ => Err(ApiError::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", format!("{server} answered nonsense"))),

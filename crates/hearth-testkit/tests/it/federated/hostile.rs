@@ -70,6 +70,37 @@ async fn a_deeply_nested_event_stops_nothing() {
 }
 
 /// What a server may not build as a value: a transaction as text, signed by one server for another.
+// endpoint: GET /_matrix/federation/v1/event/{eventId}
+#[tokio::test]
+async fn what_was_rejected_is_told_to_nobody() {
+    on_each_backend_together(3, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": "11" })).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let carol = format!("@carol:{}", federation.name(2));
+        federation.servers[2].running().doors().remote.sign_with(key()).await.expect("the store answers");
+        let path = format!("/_matrix/federation/v1/make_join/{}/{}?ver=11", encoded(&room), encoded(&carol));
+        let (_, mut template) = ask(&federation, 2, 0, "GET", &path, None).await;
+        // Nothing says that one may come in.
+        let (_, state) = alice.get(&room_path(&room, "state")).await;
+        let create = state.as_array().expect("state").iter().find(|event| event["type"] == "m.room.create");
+        let create = create.expect("a create event")["event_id"].as_str().expect("an id").to_owned();
+        template["event"]["auth_events"] = json!([create]);
+        let content = [("membership".to_owned(), CanonicalJsonValue::String("join".to_owned()))].into();
+        let join = made_from(&template, content);
+        let path = format!("/_matrix/federation/v2/send_join/{}/{}", encoded(&room), encoded(join.event_id.as_str()));
+        let body = serde_json::from_str(&join.json).expect("JSON");
+        assert_eq!(ask(&federation, 2, 0, "PUT", &path, Some(body)).await.1["errcode"], "M_FORBIDDEN");
+        let known = async |event_id: &str| {
+            let path = format!("/_matrix/federation/v1/event/{}", encoded(event_id));
+            ask(&federation, 1, 0, "GET", &path, None).await
+        };
+        assert_eq!(known(&create).await.0, 200);
+        assert_eq!(known(join.event_id.as_str()).await.1["errcode"], "M_NOT_FOUND");
+    })
+    .await;
+}
+
 async fn transaction_of_text(federation: &Federation, from: usize, to: usize, txn: &str, body: String) -> (u16, Value) {
     let name = ServerName::parse(federation.name(to)).expect("a server name");
     let request = Request::put(format!("https://matrix.invalid/_matrix/federation/v1/send/{txn}"))

@@ -1,6 +1,7 @@
 //! Rooms that several servers share, through their doors: TLS, signatures, and links that can be cut.
 
 mod delivery;
+mod directory;
 mod doors;
 mod fuzz;
 mod hostile;

@@ -90,6 +90,40 @@ async fn typing_receipts_and_presence_come_in_of_the_servers_own_users_only() {
 }
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
+// endpoint: GET /_matrix/client/v3/presence/{userId}/status
+// endpoint: GET /_matrix/client/v3/sync
+#[tokio::test]
+async fn whether_somebody_is_active_is_what_his_server_says() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = public_room(&alice).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let mut since = token(&sync(&alice, None).await);
+        let path = format!("/_matrix/client/v3/presence/{}/status", encoded(&bob.user_id));
+        for (n, active) in [None, Some(true), Some(false)].into_iter().enumerate() {
+            let mut one = json!({ "user_id": bob.user_id, "presence": "online", "last_active_ago": 120_000 });
+            if let Some(active) = active {
+                one["currently_active"] = json!(active);
+            }
+            let edu = json!({ "edu_type": "m.presence", "content": { "push": [one] } });
+            let (status, _) = transaction(&federation, 1, 0, &format!("p{n}"), json!([]), json!([edu])).await;
+            assert_eq!(status, 200);
+            let (wanted, before) = (active.unwrap_or(false), since.clone());
+            let shown = hearth_testkit::until_some("it is news", async || {
+                let answer = sync(&alice, Some(&before)).await;
+                let shown = answer["presence"]["events"].as_array()?.iter().rfind(|it| it["sender"] == bob.user_id)?;
+                Some((token(&answer), shown["content"].clone()))
+            });
+            let (next, content) = shown.await;
+            since = next;
+            assert_eq!((&content["presence"], &content["currently_active"]), (&json!("online"), &json!(wanted)));
+            assert_eq!(alice.get(&path).await.1["currently_active"], json!(wanted));
+        }
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
 #[tokio::test]
 async fn a_receipt_may_come_with_its_event() {
     on_each_backend_together(2, async |federation| {
