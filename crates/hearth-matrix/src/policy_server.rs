@@ -54,8 +54,16 @@ impl PolicyServer {
     /// An event with the signature that the policy server answered with (`POST /sign`); none if there is none in the answer.
     /// Other signatures stay as they are, also those of the same server.
     pub fn add_signature(&self, event: &str, answer: &str) -> Option<String> {
-        let answer = Object::parse(answer).ok()?;
-        let signature = signature(&answer, &self.via)?.to_owned();
+        self.with_signature_among(event, &Object::parse(answer).ok()?)
+    }
+
+    /// An event with the policy server's signature on another copy of it; none if there is none.
+    pub fn countersigned(&self, event: &str, copy: &str) -> Option<String> {
+        self.with_signature_among(event, Object::parse(copy).ok()?.get("signatures")?.as_object()?)
+    }
+
+    fn with_signature_among(&self, event: &str, signatures: &Object<'_>) -> Option<String> {
+        let signature = signature(signatures, &self.via)?.to_owned();
         let mut event = Object::parse(event).ok()?;
         add_signature(&mut event, self.via.as_str(), POLICY_KEY_ID, signature);
         Some(event.to_canonical())

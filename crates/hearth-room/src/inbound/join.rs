@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_matrix::policy_server::{POLICY_EVENT, PolicyServer};
 use hearth_matrix::ruma::{
     CanonicalJsonObject, EventId, OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, ServerName, UserId,
 };
-use hearth_matrix::{Draft, Pdu, SUPPORTED_VERSIONS, rules};
+use hearth_matrix::signatures::{countersigned, required};
+use hearth_matrix::{Draft, Pdu, RoomVersionRules, SUPPORTED_VERSIONS, rules};
 use hearth_store::{Membership, Noun, Standing};
 
 use super::asking::Answers;
@@ -166,11 +168,7 @@ impl Rooms {
         answer: JoinAnswer,
     ) -> Result<(), RoomError> {
         let rules = rules(&version).ok_or_else(|| RoomError::UnsupportedVersion(version.clone()))?;
-        let signed = match &answer.event {
-            Some(event) => Pdu::from_remote(event, rules).ok().filter(|signed| signed.event_id == join.event_id),
-            None => None,
-        };
-        let join = Arc::new(signed.unwrap_or(join));
+        let join = Arc::new(with_signatures(join, &answer, rules));
         if self.is_resident(&join.room_id).await? {
             return self.take_in(server, join).await;
         }
@@ -204,6 +202,28 @@ impl Rooms {
     pub(super) fn moving_into(room_id: &OwnedRoomId) -> Vec<Noun> {
         vec![Noun::Name(format!("move into {room_id}"))]
     }
+}
+
+/// Our join with the signatures that it got there: of the server that vouches for the user, and of the room's policy server.
+/// Nothing else of the copy is taken: in room versions 1 and 2 another event may have the same id.
+fn with_signatures(join: Pdu, answer: &JoinAnswer, rules: &'static RoomVersionRules) -> Pdu {
+    let Some(copy) = &answer.event else { return join };
+    let mut signed = join.json.to_string();
+    for server in required(&join, rules).unwrap_or_default() {
+        if server != join.sender.server_name() {
+            signed = countersigned(&signed, copy, &server).unwrap_or(signed);
+        }
+    }
+    let vouched = Pdu::from_remote(&signed, rules).unwrap_or(join);
+    let policy = answer.state.iter().filter(|json| json.contains(POLICY_EVENT)).find_map(|json| {
+        let event = Pdu::from_remote(json, rules).ok().filter(|event| event.is_state(POLICY_EVENT, ""))?;
+        PolicyServer::from_content(event.content.get())
+    });
+    let of_policy_server = policy.and_then(|policy| {
+        let signed = Pdu::from_remote(&policy.countersigned(&vouched.json, copy)?, rules).ok()?;
+        policy.has_signed(&signed, rules).then_some(signed)
+    });
+    of_policy_server.unwrap_or(vouched)
 }
 
 /// Whether other servers may let a user in whom we can't.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hearth_matrix::ruma::{CanonicalJsonObject, OwnedRoomId, RoomVersionId};
+use hearth_matrix::ruma::{CanonicalJsonObject, EventId, OwnedRoomId, RoomVersionId};
 use hearth_matrix::{Draft, Pdu, Place, rules, seal};
 use hearth_room::{JoinAnswer, MemberAction, RoomError, Template};
 use serde_json::json;
@@ -92,5 +92,40 @@ async fn a_join_that_failed_says_nothing_of_the_rooms_version() {
             assert_eq!(net.house(2).state(&room).await, net.house(0).state(&room).await, "version {version}");
             net.house(2).send(&room, &joiner, "here").await.expect("may talk");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_copy_of_our_join_nothing_but_signatures_is_taken() {
+    for version in [RoomVersionId::V1, RoomVersionId::V2, RoomVersionId::V10] {
+        let net = Net::of(3, 1).await;
+        let (first, third) = (net.house(0), net.house(2));
+        let (room, other) = (public_room(&first, version.clone()).await, public_room(&first, version.clone()).await);
+        come_in(&net, 1, &room, 0).await.expect("joins");
+        come_in(&net, 2, &other, 0).await.expect("joins");
+        net.calm_down().await;
+        // In old rooms another event may have the same id.
+        let (place, at) = (other.clone(), third.tips(&other).await);
+        let forge = move |event_id: &EventId| {
+            let topic = json!({
+                "type": "m.room.topic", "state_key": "", "sender": user(0, 0), "room_id": place, "depth": 9,
+                "content": { "topic": "forged" }, "event_id": event_id, "origin_server_ts": 1_000_001,
+                "prev_events": at.iter().map(|id| json!([id, {}])).collect::<Vec<_>>(), "auth_events": [],
+                "hashes": {}, "signatures": {},
+            });
+            topic.to_string()
+        };
+        lock(&net.lies).insert(name(1), Lies { join_event: Some(Arc::new(forge)), ..Lies::default() });
+        come_in(&net, 2, &room, 1).await.unwrap_or_else(|error| panic!("version {version}: {error}"));
+        net.calm_down().await;
+        assert_eq!(third.membership(&room, &user(0, 2)).await.as_deref(), Some("join"), "version {version}");
+        assert_eq!(third.state(&room).await, first.state(&room).await, "version {version}");
+        assert_eq!(third.content(&other, "m.room.topic", "").await, None, "version {version}");
+        // The same where we are in already.
+        let second = third.rooms.join_through(&user(1, 2), &room, &[name(1)], CanonicalJsonObject::new()).await;
+        second.unwrap_or_else(|error| panic!("version {version}: {error}"));
+        net.calm_down().await;
+        assert_eq!(third.membership(&room, &user(1, 2)).await.as_deref(), Some("join"), "version {version}");
+        assert_eq!(third.content(&other, "m.room.topic", "").await, None, "version {version}");
     }
 }
