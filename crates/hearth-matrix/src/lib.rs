@@ -36,6 +36,6 @@ pub use self::{
     membership::Membership,
     pdu::{MAX_ID_BYTES, MAX_PDU_BYTES, Pdu, PduError},
     power_levels::{Level, PowerLevels},
-    template::{Completion, complete, template_of},
+    template::{Completion, complete, member_template, template_of},
     version::{DEFAULT_VERSION, RoomVersionRules, SUPPORTED_VERSIONS, rules},
 };

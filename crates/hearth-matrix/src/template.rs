@@ -19,6 +19,18 @@ pub fn template_of(pdu: &Pdu) -> Result<String, serde_json::Error> {
     Ok(event.to_canonical())
 }
 
+/// What counts of a template for a member event: its place in the room and, of the content, the membership and who vouches for the
+/// user. Whatever else another server drafted would be signed in the user's name.
+pub fn member_template(template: &str) -> Result<String, serde_json::Error> {
+    const FIELDS: [&str; 8] =
+        ["type", "room_id", "sender", "state_key", "prev_events", "auth_events", "depth", "content"];
+    let mut event = Object::parse(template)?;
+    event.retain(|key, _| FIELDS.contains(&key));
+    let content = event.object_mut("content");
+    content.retain(|key, _| matches!(key, "membership" | "join_authorised_via_users_server"));
+    Ok(event.to_canonical())
+}
+
 /// What makes an event of a template.
 #[derive(Debug)]
 pub struct Completion<'a> {
@@ -47,6 +59,7 @@ pub fn complete(template: &str, with: &Completion<'_>, rules: &RoomVersionRules)
             content.insert(key.to_owned(), value.clone());
         }
     }
+    event.insert("origin", Json::Str(with.server_name.as_str().into()));
     event.insert("origin_server_ts", Json::Int(with.origin_server_ts));
     if rules.event_id_format == EventIdFormatVersion::V1 {
         event.insert("event_id", Json::Str(format!("${}:{}", with.opaque, with.server_name).into()));

@@ -3,13 +3,14 @@
 //! Spec: client-server API, "Room Aliases", `PUT /rooms/{roomId}/state/{eventType}/{stateKey}`.
 
 use hearth_matrix::ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, RoomAliasId, RoomId, ServerName,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedRoomId, RoomAliasId, RoomId, ServerName, UserId,
 };
 use hearth_store::StoreError;
 use rustc_hash::FxHashMap;
 use tokio::task::JoinSet;
 
 use crate::append::{Appender, Decision};
+use crate::directory::may_set;
 use crate::{RoomError, Rooms};
 
 /// Aliases of other servers that one event may name anew.
@@ -24,6 +25,7 @@ impl Rooms {
     pub(crate) async fn follow_aliases(
         &self,
         room_id: &RoomId,
+        sender: &UserId,
         content: &CanonicalJsonObject,
     ) -> Result<Followed, RoomError> {
         let own = &self.inner.config.server_name;
@@ -32,12 +34,16 @@ impl Rooms {
         if foreign.is_empty() {
             return Ok(Followed::default());
         }
-        let (room_id, config) = (room_id.to_owned(), self.inner.config.clone());
+        let (room_id, user, config) = (room_id.to_owned(), sender.to_owned(), self.inner.config.clone());
         let read = self.inner.store.read(move |tx| match tx.rooms().by_id(&room_id)? {
-            Some(room) => known(&mut Appender::at_tip(tx, room, &config)?),
-            None => Ok(Vec::new()),
+            // Nobody is asked for whom the rules of the room refuse.
+            Some(room) if may_set(tx, room.num, &user, "m.room.canonical_alias")? => {
+                known(&mut Appender::at_tip(tx, room, &config)?).map(Some)
+            }
+            _ => Ok(None),
         });
-        let known = read.await?;
+        let refusal = || RoomError::Forbidden(format!("{sender} may not say which aliases the room has"));
+        let known = read.await?.ok_or_else(refusal)?;
         foreign.retain(|alias| !known.iter().any(|known| known == alias.as_str()));
         foreign.sort_unstable();
         foreign.dedup();

@@ -91,7 +91,7 @@ impl Rooms {
         let server_name = self.inner.config.server_name.clone();
         let turns_guests_out = guests::turns_guests_out(&draft);
         let followed = match draft.kind.as_str() {
-            "m.room.canonical_alias" => self.follow_aliases(room_id, &draft.content).await?,
+            "m.room.canonical_alias" => self.follow_aliases(room_id, &sender, &draft.content).await?,
             _ => Followed::default(),
         };
         let sent = self.submit(room_id, None, ts, move |appender| {

@@ -30,12 +30,18 @@ use serde_json::value::RawValue;
 
 #[cfg(test)]
 mod fuzz;
+mod lists;
 mod turns;
 
+use lists::{Events, List, texts};
 use turns::Turns;
 
 /// For an answer of a few events.
 const FEW: SendOptions = options(30, 16);
+/// For one event.
+const EVENT: SendOptions = options(30, 2);
+/// For all that allows an event.
+const AUTH_CHAIN: SendOptions = options(120, 64);
 /// For the state of a room.
 const STATE: SendOptions = options(180, 256);
 /// For a question that has a person waiting: it is put also to a server that failed lately, which may be well again.
@@ -47,6 +53,15 @@ const fn options(seconds: u64, mebibytes: usize) -> SendOptions {
     let limits = Limits { timeout: Duration::from_secs(seconds), response_bytes: mebibytes * 1024 * 1024 };
     SendOptions { limits, despite_back_off: false, is_aside: false, even_to_ourselves: false }
 }
+
+/// Events that are asked for at once.
+const PAGE: usize = 100;
+/// Events, or their ids, in the state of a room or in all that allows it.
+const MOST: usize = 500_000;
+/// Events that allow one event.
+const CHAIN: usize = 20_000;
+/// Servers that are named.
+const NAMED: usize = 20_000;
 
 /// Ids of a state.
 const STATE_IDS: SendOptions = options(120, 64);
@@ -62,35 +77,32 @@ pub(crate) struct OverHttp {
     turns: Turns,
 }
 
-/// A list of events as they came.
-type Events = Vec<Box<RawValue>>;
-
 #[derive(Deserialize)]
 struct Pdus {
-    pdus: Events,
+    pdus: Events<PAGE>,
 }
 
 #[derive(Deserialize)]
 struct Missing {
     #[serde(default)]
-    events: Events,
+    events: Events<PAGE>,
 }
 
 #[derive(Deserialize)]
 struct StateIds {
-    pdu_ids: Vec<OwnedEventId>,
-    auth_chain_ids: Vec<OwnedEventId>,
+    pdu_ids: List<OwnedEventId, MOST>,
+    auth_chain_ids: List<OwnedEventId, MOST>,
 }
 
 #[derive(Deserialize)]
 struct State {
-    pdus: Events,
-    auth_chain: Events,
+    pdus: Events<MOST>,
+    auth_chain: Events<MOST>,
 }
 
 #[derive(Deserialize)]
 struct AuthChain {
-    auth_chain: Events,
+    auth_chain: Events<CHAIN>,
 }
 
 #[derive(Deserialize)]
@@ -112,7 +124,7 @@ struct Nothing {}
 #[derive(Deserialize)]
 struct SentKnock {
     #[serde(default)]
-    knock_room_state: Events,
+    knock_room_state: Events<PAGE>,
 }
 
 #[derive(Deserialize)]
@@ -124,20 +136,20 @@ struct Invited {
 struct SentJoin {
     event: Option<Box<RawValue>>,
     #[serde(default)]
-    state: Events,
+    state: Events<MOST>,
     #[serde(default)]
-    auth_chain: Events,
+    auth_chain: Events<MOST>,
     #[serde(default)]
     members_omitted: bool,
     #[serde(default)]
-    servers_in_room: Vec<String>,
+    servers_in_room: List<OwnedServerName, NAMED>,
 }
 
 #[derive(Deserialize)]
 struct Directory {
     room_id: OwnedRoomId,
     #[serde(default)]
-    servers: Vec<String>,
+    servers: List<OwnedServerName, NAMED>,
 }
 
 impl OverHttp {
@@ -239,12 +251,10 @@ fn text(event: Box<RawValue>) -> String {
     String::from(Box::<str>::from(event))
 }
 
-fn texts(events: Events) -> Vec<String> {
-    events.into_iter().map(text).collect()
-}
-
-fn at_most(events: Events, most: u32) -> Vec<String> {
-    events.into_iter().take(most as usize).map(text).collect()
+fn at_most(events: Events<PAGE>, most: u32) -> Vec<String> {
+    let mut events = texts(events.taken());
+    events.truncate(most as usize);
+    events
 }
 
 fn of_ring(key: &WantedKey) -> hearth_remote::WantedKey {
@@ -302,9 +312,10 @@ impl Neighbours for OverHttp {
 
     fn event<'a>(&'a self, server: &'a ServerName, event_id: &'a EventId) -> Answer<'a, Result<String, Unanswered>> {
         Box::pin(async move {
-            let Pdus { pdus } = self.ask_in_turn(server, get_event::v1::Request::new(event_id.to_owned()), FEW).await?;
+            let Pdus { pdus } =
+                self.ask_in_turn(server, get_event::v1::Request::new(event_id.to_owned()), EVENT).await?;
             let none = || Unanswered::Refused(Refusal::because("it sent no event"));
-            pdus.into_iter().next().map(text).ok_or_else(none)
+            at_most(pdus, 1).pop().ok_or_else(none)
         })
     }
 
@@ -317,7 +328,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let request = get_room_state_ids::v1::Request::new(event_id.to_owned(), room_id.to_owned());
             let StateIds { pdu_ids, auth_chain_ids } = self.ask_in_turn(server, request, STATE_IDS).await?;
-            Ok(StateIdsAt { state: pdu_ids, auth_chain: auth_chain_ids })
+            Ok(StateIdsAt { state: pdu_ids.whole()?, auth_chain: auth_chain_ids.whole()? })
         })
     }
 
@@ -330,7 +341,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let request = get_room_state::v1::Request::new(event_id.to_owned(), room_id.to_owned());
             let State { pdus, auth_chain } = self.ask_in_turn(server, request, STATE).await?;
-            Ok(StateAt { state: texts(pdus), auth_chain: texts(auth_chain) })
+            Ok(StateAt { state: texts(pdus.whole()?), auth_chain: texts(auth_chain.whole()?) })
         })
     }
 
@@ -342,8 +353,8 @@ impl Neighbours for OverHttp {
     ) -> Answer<'a, Result<Vec<String>, Unanswered>> {
         Box::pin(async move {
             let request = get_event_authorization::v1::Request::new(room_id.to_owned(), event_id.to_owned());
-            let AuthChain { auth_chain } = self.ask_in_turn(server, request, STATE).await?;
-            Ok(texts(auth_chain))
+            let AuthChain { auth_chain } = self.ask_in_turn(server, request, AUTH_CHAIN).await?;
+            Ok(texts(auth_chain.whole()?))
         })
     }
 
@@ -396,8 +407,8 @@ impl Neighbours for OverHttp {
                 answer => answer?,
             };
             let SentJoin { event, state, auth_chain, members_omitted, servers_in_room } = answer;
-            let servers = servers_in_room.into_iter().filter_map(|name| name.try_into().ok()).collect();
-            let (event, state, auth_chain) = (event.map(text), texts(state), texts(auth_chain));
+            let (state, auth_chain) = (texts(state.whole()?), texts(auth_chain.whole()?));
+            let (event, servers) = (event.map(text), servers_in_room.taken());
             Ok(JoinAnswer { event, state, auth_chain, members_omitted, servers })
         })
     }
@@ -410,7 +421,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let request = get_room_information::v1::Request::new(alias.to_owned());
             let Directory { room_id, servers } = self.ask(server, request, ASKED_FOR).await?;
-            Ok((room_id, servers.into_iter().filter_map(|name| name.try_into().ok()).collect()))
+            Ok((room_id, servers.taken()))
         })
     }
 
@@ -470,7 +481,7 @@ impl Neighbours for OverHttp {
         Box::pin(async move {
             let path = ["v1", "send_knock", room_id.as_str(), event_id.as_str()];
             let SentKnock { knock_room_state } = self.put(server, &path, event, FEW).await?;
-            Ok(texts(knock_room_state))
+            Ok(texts(knock_room_state.taken()))
         })
     }
 

@@ -110,6 +110,29 @@ pub(super) fn check_depth(body: &[u8]) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Fields of a request of another server, and elements of the lists in them, at most: as many as of several full transactions.
+const ELEMENTS: usize = 2_000;
+
+/// Refuses a body with more elements than any request has, before they are read.
+pub(super) fn check_elements(body: &[u8]) -> Result<(), ApiError> {
+    let (mut depth, mut elements, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b',' if !in_string && depth <= 2 => elements += 1,
+            _ => {}
+        }
+    }
+    if elements > ELEMENTS {
+        return Err(ApiError::bad_json(format!("The body has more than {ELEMENTS} elements")));
+    }
+    Ok(())
+}
+
 /// The parser would take a list for a struct without names, and the specification knows no body that is a list.
 pub(super) fn is_list(body: &[u8]) -> bool {
     body.trim_ascii_start().first() == Some(&b'[')

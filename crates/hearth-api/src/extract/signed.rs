@@ -50,6 +50,7 @@ impl<T: IncomingRequest> FromRequest<Doors> for Signed<T> {
         if body::is_list(&body) {
             return Err(body::refuse_list(&body));
         }
+        body::check_elements(&body)?;
         let matrix::Matrix(request) = matrix::decode(http::Request::from_parts(parts, &*body), &path)?;
         Ok(Self { origin, request })
     }

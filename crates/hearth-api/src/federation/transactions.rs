@@ -26,6 +26,8 @@ const PDUS: usize = 50;
 const EDUS: usize = 100;
 /// Largest body: nothing bounds what an EDU holds, and Synapse lets each have as much as an event, 64 KiB, and then some.
 const BODY_SIZE_BYTES: usize = 13 * 1024 * 1024;
+/// Bytes of an EDU that is looked at.
+const EDU_BYTES: usize = 1024 * 1024;
 /// Transactions whose answers are remembered.
 const REMEMBERED: usize = 2_000;
 /// Receipts of one EDU that are looked at.
@@ -97,7 +99,7 @@ async fn receive(
             outcomes.entry(event_id.to_string()).or_insert_with(|| json!({ "error": dropped.to_string() }));
         }
     }
-    for edu in &request.edus {
+    for edu in request.edus.iter().filter(|edu| edu.json().get().len() <= EDU_BYTES) {
         if let Ok(edu) = serde_json::from_str::<Edu>(edu.json().get()) {
             take(doors, origin, edu).await?;
         }

@@ -21,12 +21,18 @@ use crate::{
     redact::redact_in_place,
 };
 
+/// Bytes of an event in any formatting, with `unsigned`: more is not looked at, as a tree it would be many times as large.
+const MAX_REMOTE_BYTES: usize = 8 * MAX_PDU_BYTES;
+
 impl Pdu {
     /// Reads an event from another server, in any JSON formatting.
     ///
     /// If the content hash does not match, the event is returned redacted (as the specification
     /// asks), so `json` then differs from what was sent. `unsigned` is dropped.
     pub fn from_remote(json: &str, rules: &RoomVersionRules) -> Result<Self, PduError> {
+        if json.len() > MAX_REMOTE_BYTES {
+            return Err(PduError::TooLarge);
+        }
         let mut event = Object::parse(json).map_err(|error| PduError::Json(error.to_string()))?;
         if rules.authorization.strict_canonical_json && !event.is_canonical() {
             return Err(PduError::NotCanonical);

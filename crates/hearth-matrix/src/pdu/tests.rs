@@ -100,6 +100,8 @@ fn bad_fields_are_refused() {
     assert!(matches!(Pdu::from_remote("{", v11()).unwrap_err(), PduError::Json(_)));
     let large = with("content", json!({"body": "x".repeat(MAX_PDU_BYTES)}));
     assert_eq!(Pdu::from_remote(&large, v11()).unwrap_err(), PduError::TooLarge);
+    let endless = format!("{{\"a\":[{}0]}}", "0,".repeat(8 * MAX_PDU_BYTES / 2));
+    assert_eq!(Pdu::from_remote(&endless, v11()).unwrap_err(), PduError::TooLarge);
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(matches!(Pdu::from_remote(&format!("{{\"a\":{deep}}}"), v11()).unwrap_err(), PduError::Json(_)));
 }

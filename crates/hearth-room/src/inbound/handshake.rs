@@ -9,7 +9,7 @@ use hearth_matrix::ruma::{
     CanonicalJsonObject, EventId, OwnedEventId, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
 };
 use hearth_matrix::signatures::sign_event;
-use hearth_matrix::{Completion, Draft, Pdu, complete, rules, template_of};
+use hearth_matrix::{Completion, Draft, Pdu, complete, member_template, rules, template_of};
 use hearth_store::{RoomRecord, Standing};
 
 use super::receive::standing_of;
@@ -170,8 +170,9 @@ impl Rooms {
             key: &self.inner.config.signing_key.get(),
             opaque: &self.inner.chance.letters(18),
         };
-        let event = complete(&template.event, &completion, rules)
-            .map_err(|error| RoomError::BadEvent(format!("the other server's template: {error}")))?;
+        let bad = |error: &dyn std::fmt::Display| RoomError::BadEvent(format!("the other server's template: {error}"));
+        let drafted = member_template(&template.event).map_err(|error| bad(&error))?;
+        let event = complete(&drafted, &completion, rules).map_err(|error| bad(&error))?;
         if event.room_id != room_id
             || event.sender != user
             || !event.is_state("m.room.member", user.as_str())

@@ -78,8 +78,8 @@ impl Rooms {
         let room = self.record_of(version, &join, create).await?;
         self.keep_outliers(&room, good).await?;
         self.check_by_own(&room, join.clone()).await?;
-        let told: Arc<[OwnedEventId]> =
-            state.iter().map(|pdu| pdu.event_id.clone()).filter(|id| good_ids.contains(id)).collect();
+        let told = self.one_each(state.iter().filter(|pdu| good_ids.contains(&pdu.event_id)))?;
+        let told: Arc<[OwnedEventId]> = told.into();
         servers.retain(|name| *name != self.inner.config.server_name);
         servers.truncate(SERVERS);
         let counts = self.members_of(&room, &told).await?;
@@ -100,6 +100,25 @@ impl Rooms {
         // What waited for an event that came with it is staged.
         self.wake_worker(room.room_id.clone());
         Ok(())
+    }
+
+    /// The events of a state, each once: two for one place are no state. Nor is one in which somebody else says that a user of
+    /// ours has come in.
+    fn one_each<'a>(&self, state: impl Iterator<Item = &'a Arc<Pdu>>) -> Result<Vec<OwnedEventId>, RoomError> {
+        let mut places: BTreeMap<(&str, &str), &OwnedEventId> = BTreeMap::new();
+        for pdu in state {
+            let Some(place) = pdu.state_pair() else { continue };
+            let target = <&UserId>::try_from(place.1).ok().filter(|_| place.0 == "m.room.member");
+            let ours = target.is_some_and(|target| target.server_name() == &*self.inner.config.server_name);
+            if ours && pdu.membership() == Some("join") && pdu.sender.as_str() != place.1 {
+                return Err(RoomError::BadEvent(format!("{} says that {} is in the room", pdu.sender, place.1)));
+            }
+            if places.insert(place, &pdu.event_id).is_some_and(|other| *other != pdu.event_id) {
+                let (kind, key) = place;
+                return Err(RoomError::BadEvent(format!("the state that was sent has two events for {kind} {key:?}")));
+            }
+        }
+        Ok(places.into_values().cloned().collect())
     }
 
     /// Refuses a join that its own auth events don't allow, before anything is written of the room that it would bring.

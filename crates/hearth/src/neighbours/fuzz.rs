@@ -26,14 +26,14 @@ fn answers_of_other_servers() {
         }
         let body = text.as_bytes();
         is_there(text, read::<Pdus>(body).into_iter().flat_map(|Pdus { pdus }| at_most(pdus, 1)));
-        is_there(text, read::<Missing>(body).into_iter().flat_map(|Missing { events }| texts(events)));
-        is_there(text, read::<State>(body).into_iter().flat_map(|state| texts(state.pdus)));
-        is_there(text, read::<AuthChain>(body).into_iter().flat_map(|chain| texts(chain.auth_chain)));
+        is_there(text, read::<Missing>(body).into_iter().flat_map(|Missing { events }| texts(events.taken())));
+        is_there(text, read::<State>(body).into_iter().flat_map(|state| texts(state.pdus.taken())));
+        is_there(text, read::<AuthChain>(body).into_iter().flat_map(|chain| texts(chain.auth_chain.taken())));
         is_there(text, read::<Made>(body).map(|made| Template::from(made).event));
         is_there(text, read::<Invited>(body).map(|Invited { event }| super::text(event)));
         let joined = read::<SentJoin>(body).or_else(|_| read::<(u16, SentJoin)>(body).map(|(_, answer)| answer));
-        is_there(text, joined.into_iter().flat_map(|joined| texts(joined.state)));
-        is_there(text, read::<SentKnock>(body).into_iter().flat_map(|knock| texts(knock.knock_room_state)));
+        is_there(text, joined.into_iter().flat_map(|joined| texts(joined.state.taken())));
+        is_there(text, read::<SentKnock>(body).into_iter().flat_map(|knock| texts(knock.knock_room_state.taken())));
         let _ = (read::<StateIds>(body), read::<Directory>(body), read::<Nothing>(body));
     });
 }

@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Questions under way.
-const ALL: usize = 256;
+/// What the answers to all questions under way may take, MiB.
+const ALL: usize = 1024;
 /// To one server.
 const OF_SERVER: usize = 8;
 /// Those with a large answer.
-const ALL_LARGE: usize = 8;
+const ALL_LARGE: usize = 4;
 /// To one server.
 const LARGE_OF_SERVER: usize = 1;
 /// An answer that may be larger than this is large, in bytes.
-const LARGE: usize = 64 * 1024 * 1024;
+const LARGE: usize = 64 * MEBIBYTE;
+
+const MEBIBYTE: usize = 1024 * 1024;
 
 /// The turns of all servers.
 pub(super) struct Turns {
@@ -33,7 +35,7 @@ struct OfServer {
 
 /// A question may be put while this lives.
 pub(super) struct Turn<'a> {
-    _all: [Option<SemaphorePermit<'a>>; 2],
+    _place: Option<SemaphorePermit<'a>>,
     _of_server: Held,
 }
 
@@ -74,8 +76,13 @@ impl Turns {
             }
             held.is_large = true;
         }
-        let large = if is_large { self.large.acquire().await.ok() } else { None };
-        Turn { _all: [large, self.all.acquire().await.ok()], _of_server: held }
+        // The large ones have places of their own: they keep none of the others waiting.
+        let mebibytes = u32::try_from(bytes.div_ceil(MEBIBYTE)).unwrap_or(u32::MAX);
+        let place = match is_large {
+            true => self.large.acquire().await,
+            false => self.all.acquire_many(mebibytes).await,
+        };
+        Turn { _place: place.ok(), _of_server: held }
     }
 
     fn of_server(&self, server: &ServerName) -> Arc<OfServer> {
@@ -117,6 +124,21 @@ mod tests {
         assert!(now(&turns, &other, 1024).await.is_some());
         under_way.pop();
         assert!(now(&turns, &slow, 1024).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn answers_take_no_more_than_some_memory() {
+        let turns = Turns::default();
+        let mut under_way = Vec::new();
+        for n in 0..ALL / 64 {
+            under_way.push(now(&turns, &name(&format!("s{n}.test")), LARGE).await.expect("its turn"));
+        }
+        assert!(now(&turns, &name("more.test"), 1).await.is_none());
+        under_way.pop();
+        for n in 0..64 {
+            under_way.push(now(&turns, &name(&format!("m{n}.test")), 1).await.expect("its turn"));
+        }
+        assert!(now(&turns, &name("more.test"), 1).await.is_none());
     }
 
     #[tokio::test]

@@ -129,3 +129,67 @@ async fn of_the_copy_of_our_join_nothing_but_signatures_is_taken() {
         assert_eq!(third.content(&other, "m.room.topic", "").await, None, "version {version}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_twice_in_a_state_is_there_once_and_two_for_one_place_are_no_state() {
+    let net = Net::of(3, 1).await;
+    let (first, third) = (net.house(0), net.house(2));
+    let room = public_room(&first, RoomVersionId::V10).await;
+    let mut topics = Vec::new();
+    for topic in ["old", "new"] {
+        topics.push(first.set(&room, &user(0, 0), "m.room.topic", "", json!({ "topic": topic })).await.expect("may"));
+    }
+    come_in(&net, 1, &room, 0).await.expect("joins");
+    net.calm_down().await;
+    let state = state_of(&first, &room).await;
+    let json = |pdu: &Arc<Pdu>| pdu.json.to_string();
+    let (old, _) = first.rooms.event(&room, &topics[0]).await.expect("reads").expect("is there");
+    let auth_chain: Vec<String> = state.iter().map(json).collect();
+    let lie = |more: Vec<String>| {
+        let state = auth_chain.iter().cloned().chain(more).collect();
+        let answer = JoinAnswer { state, auth_chain: auth_chain.clone(), ..JoinAnswer::default() };
+        lock(&net.lies).insert(name(1), Lies { join: Some(answer), ..Lies::default() });
+    };
+    lie(vec![json(&old)]);
+    assert!(matches!(come_in(&net, 2, &room, 1).await, Err(RoomError::BadEvent(_))));
+    assert!(third.tip(&room).await.is_none());
+    let of_liar = |pdu: &&Arc<Pdu>| pdu.is_state("m.room.member", "@u0:s1.test");
+    lie(vec![json(state.iter().find(of_liar).expect("it is in")); 10]);
+    come_in(&net, 2, &room, 1).await.expect("joins");
+    assert_eq!(third.tip(&room).await.expect("a tip").joined, 3);
+    lock(&net.lies).clear();
+    let ban = MemberAction::Ban(user(0, 1));
+    // Who lied did not tell the others of the join.
+    let late = net.house(2).state(&room).await[&("m.room.member".to_owned(), user(0, 2).to_string())].clone();
+    let (late, _) = third.rooms.event(&room, &late).await.expect("reads").expect("is there");
+    first.rooms.receive(&name(2), &[late.json.to_string()]).await.expect("the store works");
+    net.calm_down().await;
+    first.rooms.change_membership(&user(0, 0), &room, ban, None).await.expect("may");
+    net.calm_down().await;
+    for house in [&first, &third] {
+        assert_eq!(house.servers(&room).await, [name(0), name(2)].into(), "{}", house.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_drafts_a_join_says_nothing_of_who_comes_in() {
+    let net = Net::of(2, 1).await;
+    let room = public_room(&net.house(0), RoomVersionId::V11).await;
+    let joiner = user(0, 1);
+    let template = net.house(0).rooms.join_template(&room, &joiner, &[RoomVersionId::V11]).await.expect("may join");
+    let mut event: serde_json::Value = serde_json::from_str(&template.event).expect("JSON");
+    event["content"]["displayname"] = json!("a thief");
+    event["content"]["reason"] = json!("to steal");
+    event["org.example"] = json!(true);
+    let template = Template { event: event.to_string(), ..template };
+    lock(&net.lies).insert(name(0), Lies { template: Some(template), ..Lies::default() });
+    come_in(&net, 1, &room, 0).await.expect("joins");
+    net.calm_down().await;
+    for house in [net.house(0), net.house(1)] {
+        let content = house.content(&room, "m.room.member", joiner.as_str()).await.expect("he is in");
+        assert!(content["displayname"] != "a thief" && content.get("reason").is_none(), "{content}");
+        let id = &house.state(&room).await[&("m.room.member".to_owned(), joiner.to_string())];
+        let (join, _) = house.rooms.event(&room, id).await.expect("reads").expect("is there");
+        assert!(!join.json.contains("org.example"));
+    }
+}

@@ -39,6 +39,8 @@ async fn aliases_of_other_servers_may_be_canonical_if_they_lead_to_the_room() {
             let (status, answer) = set(wrong).await;
             assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_ALIAS")), "{answer}");
         }
+        let (status, answer) = bob.put(&path, &json!({ "alias": here })).await;
+        assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
         assert_eq!(set(json!({ "alias": here, "alt_aliases": [here] })).await.0, 200);
         federation.links[1].cut();
         assert_eq!(set(json!({ "alias": here })).await.0, 200, "what stood is not asked about");

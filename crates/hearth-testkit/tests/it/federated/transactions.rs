@@ -37,6 +37,8 @@ async fn events_of_another_server_come_in_if_they_are_genuine() {
             let (status, answer) = transaction(&federation, 1, 0, "many", pdus, edus).await;
             assert_eq!((status, &answer["errcode"]), (400, &json!("M_INVALID_PARAM")), "{answer}");
         }
+        let (status, answer) = transaction(&federation, 1, 0, "endless", many(5_000), many(0)).await;
+        assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_JSON")), "{answer}");
         let other = json!({ "origin": federation.name(2), "origin_server_ts": 1, "pdus": [] });
         let path = "/_matrix/federation/v1/send/other";
         assert_eq!(ask(&federation, 1, 0, "PUT", path, Some(other)).await.0, 403);
