@@ -340,7 +340,7 @@ fn describe(
 }
 
 /// One piece of a room's state.
-fn current(
+pub(crate) fn current(
     tx: &mut Tx<'_>,
     room: &RoomRecord,
     snapshot: SnapshotNum,
@@ -372,7 +372,7 @@ fn visibility_now(tx: &mut Tx<'_>, room: &RoomRecord) -> Result<Visibility, Stor
 }
 
 /// Whether a joined user's level suffices for a kind of state.
-fn may_set(tx: &mut Tx<'_>, room: RoomNum, user: &UserId, kind: &str) -> Result<bool, StoreError> {
+pub(crate) fn may_set(tx: &mut Tx<'_>, room: RoomNum, user: &UserId, kind: &str) -> Result<bool, StoreError> {
     let room = tx.rooms().by_num(room)?;
     let Some(snapshot) = tx.rooms().tip(room.num)?.and_then(|tip| tip.snapshot) else { return Ok(false) };
     let member = current(tx, &room, snapshot, "m.room.member", user.as_str())?;

@@ -6,6 +6,7 @@
 
 mod annotations;
 mod append;
+mod canonical_alias;
 mod chance;
 mod create;
 mod directory;

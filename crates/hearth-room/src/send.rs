@@ -5,14 +5,13 @@
 use std::sync::Arc;
 
 use hearth_matrix::Draft;
-use hearth_matrix::ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedUserId, RoomAliasId, RoomId, UserId,
-};
-use hearth_store::{DeviceNum, Membership, StoreError};
+use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, OwnedUserId, RoomId, UserId};
+use hearth_store::{DeviceNum, Membership};
+use rustc_hash::FxHashSet;
 
 use crate::append::{Appender, Decision};
 use crate::turn::{Step, Work};
-use crate::{RoomError, Rooms, annotations, guests, membership};
+use crate::{RoomError, Rooms, annotations, canonical_alias, guests, membership};
 
 /// A client's transaction: the same one again makes no second event.
 #[derive(Clone, Debug)]
@@ -90,6 +89,10 @@ impl Rooms {
         }
         let sender = sender.to_owned();
         let server_name = self.inner.config.server_name.clone();
+        let aliases = match draft.kind.as_str() {
+            canonical_alias::KIND => self.aliases_elsewhere(room_id, &sender, &draft.content).await?,
+            _ => FxHashSet::default(),
+        };
         let turns_guests_out = guests::turns_guests_out(&draft);
         let sent = self.submit(room_id, None, ts, move |appender| {
             let own_entry = draft.kind == "m.room.member" && draft.state_key.as_deref() == Some(sender.as_str());
@@ -100,8 +103,8 @@ impl Rooms {
                 "m.room.create" => {
                     return Ok(Err(RoomError::InvalidParam("A room has one m.room.create event".into())));
                 }
-                "m.room.canonical_alias" => {
-                    if let Err(refusal) = check_canonical_alias(appender, &draft.content, &server_name)? {
+                canonical_alias::KIND => {
+                    if let Err(refusal) = canonical_alias::check(appender, &draft.content, &server_name, &aliases)? {
                         return Ok(Err(refusal));
                     }
                 }
@@ -180,59 +183,4 @@ fn check_creators(appender: &mut Appender<'_, '_>, content: &CanonicalJsonObject
         Some(user) => Err(RoomError::BadEvent(format!("{user} created the room and needs no power level"))),
         None => Ok(()),
     })
-}
-
-/// The aliases that an `m.room.canonical_alias` newly names must point to the room.
-pub(crate) fn check_canonical_alias(
-    appender: &mut Appender<'_, '_>,
-    content: &CanonicalJsonObject,
-    server_name: &hearth_matrix::ruma::ServerName,
-) -> Decision<()> {
-    let before = match appender.state("m.room.canonical_alias", "")? {
-        Some((_, old)) => serde_json::from_str(old.content.get())
-            .map_err(|error| StoreError::Damaged(format!("event {}: {error}", old.event_id)))?,
-        None => CanonicalJsonObject::new(),
-    };
-    let known = aliases_in(&before).unwrap_or_default();
-    let named = match aliases_in(content) {
-        Ok(named) => named,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    for alias in named {
-        if known.contains(&alias) {
-            continue;
-        }
-        let Ok(parsed) = <&RoomAliasId>::try_from(alias.as_str()) else {
-            return Ok(Err(RoomError::InvalidParam(format!("{alias:?} is no room alias"))));
-        };
-        if parsed.server_name() != server_name {
-            return Ok(Err(RoomError::BadAlias(format!("{alias} is on another server, which was not asked"))));
-        }
-        match appender.tx.rooms().alias(parsed)? {
-            Some((room, _)) if room == appender.room.num => {}
-            _ => return Ok(Err(RoomError::BadAlias(format!("{alias} does not point to this room")))),
-        }
-    }
-    Ok(Ok(()))
-}
-
-fn aliases_in(content: &CanonicalJsonObject) -> Result<Vec<String>, RoomError> {
-    let wrong = |what: &str| RoomError::InvalidParam(format!("{what} of m.room.canonical_alias must be room aliases"));
-    let mut aliases = Vec::new();
-    match content.get("alias") {
-        None | Some(CanonicalJsonValue::Null) => {}
-        Some(CanonicalJsonValue::String(alias)) if alias.is_empty() => {}
-        Some(CanonicalJsonValue::String(alias)) => aliases.push(alias.clone()),
-        Some(_) => return Err(wrong("alias")),
-    }
-    match content.get("alt_aliases") {
-        None | Some(CanonicalJsonValue::Null) => {}
-        Some(CanonicalJsonValue::Array(alts)) => {
-            for alt in alts {
-                aliases.push(alt.as_str().ok_or_else(|| wrong("alt_aliases"))?.to_owned());
-            }
-        }
-        Some(_) => return Err(wrong("alt_aliases")),
-    }
-    Ok(aliases)
 }

@@ -225,6 +225,36 @@ async fn who_left_the_room_that_let_him_in_does_not_come_in_again() {
     .await;
 }
 
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}
+// endpoint: GET /_matrix/federation/v1/query/directory
+#[tokio::test]
+async fn a_canonical_alias_of_another_server_must_point_to_the_room() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let (room, elsewhere) = (public_room(&alice).await, public_room(&bob).await);
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let alias = |name: &str| format!("#{name}:{}", federation.name(1));
+        let path = |name: &str| format!("/_matrix/client/v3/directory/room/{}", encoded(&alias(name)));
+        for (name, target) in [("right", &room), ("wrong", &elsewhere)] {
+            assert_eq!(bob.put(&path(name), &json!({ "room_id": target })).await.0, 200);
+        }
+        let canonical = room_path(&room, "state/m.room.canonical_alias");
+        for content in [json!({ "alias": alias("wrong") }), json!({ "alt_aliases": [alias("right"), alias("none")] })] {
+            let (status, answer) = alice.put(&canonical, &content).await;
+            assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_ALIAS")), "{answer}");
+        }
+        let content = json!({ "alias": alias("right"), "alt_aliases": [alias("right")] });
+        let (status, answer) = alice.put(&canonical, &content).await;
+        assert_eq!(status, 200, "{answer}");
+        // What is there already is not asked about again.
+        assert_eq!(bob.delete(&path("right")).await.0, 200);
+        federation.links[1].cut();
+        let (status, answer) = alice.put(&canonical, &json!({ "alt_aliases": [alias("right")] })).await;
+        assert_eq!(status, 200, "{answer}");
+    })
+    .await;
+}
+
 // endpoint: GET /_matrix/client/v3/rooms/{roomId}/messages
 #[tokio::test]
 async fn a_long_page_of_history_is_fetched_whole() {
