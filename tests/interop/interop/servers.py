@@ -1,5 +1,6 @@
 """The two servers: certificates of one authority, configuration, processes, and the links between them."""
 
+import json
 import os
 import signal
 import socket
@@ -8,7 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from http.client import HTTPSConnection
 from pathlib import Path
+
+from signedjson.key import decode_signing_key_base64
+from signedjson.sign import sign_json
 
 from .client import User, until
 
@@ -180,6 +185,27 @@ class Server:
             self._crowd.append(User(self, f"crowd{len(self._crowd)}"))
         return self._crowd[:count]
 
+    def ask(self, other, method, path, body=None):
+        """What another server answers to a request that is signed with this one's key: status and content."""
+        kind, version, seed = self._key_file().read_text().split()
+        request = {"method": method, "uri": path, "origin": self.name, "destination": other.name}
+        if body is not None:
+            request["content"] = body
+        signed = sign_json(request, self.name, decode_signing_key_base64(kind, version, seed))
+        (key_id, signature), = signed["signatures"][self.name].items()
+        header = f'X-Matrix origin="{self.name}",destination="{other.name}",key="{key_id}",sig="{signature}"'
+        connection = HTTPSConnection("localhost", other.federation_port, timeout=60, context=other.trust)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Authorization": header, "Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def _key_file(self):
+        raise NotImplementedError
+
     def last_words(self, lines=40):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
@@ -218,6 +244,9 @@ enabled = false
 [logging]
 level = "{os.environ.get("HEARTH_LOG", "info")}"
 """)
+
+    def _key_file(self):
+        return self.directory / "data" / "signing.key"
 
     def command(self):
         return [os.environ["HEARTH_BINARY"], "serve", "--config", str(self.directory / "hearth.toml")]
@@ -279,6 +308,9 @@ rc_presence: {{per_user: {limit}}}
 """)
         subprocess.run([sys.executable, "-m", "synapse.app.homeserver", "--generate-keys", "--config-path",
                         str(self.directory / "homeserver.yaml")], check=True, capture_output=True)
+
+    def _key_file(self):
+        return self.directory / "signing.key"
 
     def command(self):
         return [sys.executable, "-m", "synapse.app.homeserver", "--config-path", str(self.directory / "homeserver.yaml")]

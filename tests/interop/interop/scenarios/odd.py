@@ -79,6 +79,10 @@ def odd_power_levels_are_taken_or_refused_alike(pair):
         "a room notification as text": {"notifications": {"room": "50"}},
         "unknown keys": {"org.example": {"a": ["thing"]}},
     }
+    if not pair.at_least(6):
+        del odd["notifications as text"]  # No rule forbids them there, and Synapse stumbles over them for ever after.
+    if pair.at_least(12):
+        del odd["a great user"]  # Who made the room is above all levels, and nobody else.
     differ = []
     for what, change in odd.items():
         outcomes = {}
