@@ -21,6 +21,10 @@ use crate::{
     redact::{keeps_no_content, write_redacted_content},
 };
 
+/// The most bytes of an event of ours. Synapse counts an `unsigned` that was never sent: what is larger than this never comes
+/// to it, nor do those that follow it.
+pub(crate) const MAX_SEALED_BYTES: usize = MAX_PDU_BYTES - r#","unsigned":{}"#.len();
+
 /// What somebody wants to send, before it has a place in a room.
 #[derive(Debug, Clone)]
 pub struct Draft {
@@ -87,8 +91,8 @@ impl std::fmt::Debug for V1Place<'_> {
 /// Why a draft cannot be sealed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SealError {
-    /// The sealed event would be larger than [`MAX_PDU_BYTES`] (`M_TOO_LARGE`).
-    #[error("the event is larger than {MAX_PDU_BYTES} bytes")]
+    /// The sealed event would be larger than `MAX_SEALED_BYTES` (`M_TOO_LARGE`).
+    #[error("the event is larger than {MAX_SEALED_BYTES} bytes")]
     TooLarge,
     /// The depth or the time is no integer of canonical JSON.
     #[error("`{0}` is out of range")]
@@ -194,7 +198,7 @@ pub fn seal(draft: Draft, place: &Place<'_>, key: &SigningKey, rules: &RoomVersi
     json.push_str(&signature);
     json.push_str("\"}}");
     json.push_str(&parts.kind);
-    if json.len() > MAX_PDU_BYTES {
+    if json.len() > MAX_SEALED_BYTES {
         return Err(SealError::TooLarge);
     }
 

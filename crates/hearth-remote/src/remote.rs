@@ -547,6 +547,8 @@ impl Remote {
         if back_off::after_success(before.as_ref(), now).is_none() {
             return Ok(());
         }
+        // Its life was no mere show: the next sign of it is believed at once, too.
+        self.0.revived.remove(server);
         let name = server.to_string();
         let write = self.0.store.write([server_noun(server)], move |tx| {
             let before = tx.destinations().get(&name)?;

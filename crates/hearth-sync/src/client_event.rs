@@ -53,7 +53,24 @@ pub fn is_visible(
         return Ok(false);
     }
     let own = row.state_key == Some(reader) && tx.string_num("m.room.member")? == Some(row.kind);
+    if row.position.is_none() && matches!(row.visibility, Visibility::Invited | Visibility::Joined) {
+        // History has no position, by which the memberships would tell what he was then: the state does.
+        return Ok(match membership_after(tx, row, reader)? {
+            Some(Membership::Join) => true,
+            Some(Membership::Invite) => row.visibility == Visibility::Invited,
+            Some(Membership::Leave | Membership::Ban) => own,
+            Some(Membership::Knock) | None => false,
+        });
+    }
     Ok(may_see(history, row.position, row.visibility, own))
+}
+
+/// What a user was right after an event, by the state there.
+fn membership_after(tx: &mut Tx<'_>, row: &EventRow, user: UserNum) -> Result<Option<Membership>, StoreError> {
+    let (Some(snapshot), Some(kind)) = (row.state_after(), tx.string_num("m.room.member")?) else { return Ok(None) };
+    let Some(event) = tx.state().get(row.room, snapshot, StateKey { kind, state_key: user })? else { return Ok(None) };
+    let room = tx.rooms().by_num(row.room)?;
+    Ok(tx.events().pdu(&room, event)?.membership().and_then(Membership::from_spec))
 }
 
 /// The same for an event of which this much is known. Of his own member events a reader sees those after which he may see

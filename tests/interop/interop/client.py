@@ -103,15 +103,18 @@ class User:
     def leave(self, room_id):
         self.room("POST", room_id, "leave", {})
 
-    def act(self, room_id, action, user_id):
-        self.room("POST", room_id, action, {"user_id": user_id})
+    def act(self, room_id, action, user_id, **more):
+        self.room("POST", room_id, action, {"user_id": user_id, **more})
 
     def send(self, room_id, text):
-        content = {"msgtype": "m.text", "body": text}
-        return self.room("PUT", room_id, f"send/m.room.message/t{next(self._txn)}", content)["event_id"]
+        return self.send_event(room_id, "m.room.message", {"msgtype": "m.text", "body": text})
+
+    def send_event(self, room_id, kind, content):
+        return self.room("PUT", room_id, f"send/{quote(kind, safe='')}/t{next(self._txn)}", content)["event_id"]
 
     def set_state(self, room_id, kind, content, state_key=""):
-        return self.room("PUT", room_id, f"state/{kind}/{quote(state_key, safe='')}", content)["event_id"]
+        path = f"state/{quote(kind, safe='')}/{quote(state_key, safe='')}"
+        return self.room("PUT", room_id, path, content)["event_id"]
 
     def redact(self, room_id, event_id):
         return self.room("PUT", room_id, f"redact/{quote(event_id, safe='')}/t{next(self._txn)}", {})["event_id"]
@@ -163,6 +166,21 @@ class User:
         """In which part of an initial sync a room is: join, invite, knock, leave or none."""
         rooms = self.sync().get("rooms", {})
         return next((name for name in ("join", "invite", "knock", "leave") if room_id in rooms.get(name, {})), None)
+
+    # What passes.
+
+    def read(self, room_id, event_id, kind="m.read", **body):
+        self.room("POST", room_id, f"receipt/{kind}/{quote(event_id, safe='')}", body)
+
+    def type(self, room_id, is_typing=True):
+        body = {"typing": is_typing, "timeout": 20000} if is_typing else {"typing": False}
+        self.room("PUT", room_id, f"typing/{quote(self.user_id, safe='')}", body)
+
+    def show(self, presence, **more):
+        self.call("PUT", f"/v3/presence/{quote(self.user_id, safe='')}/status", {"presence": presence, **more})
+
+    def set_profile(self, key, value):
+        self.call("PUT", f"/v3/profile/{quote(self.user_id, safe='')}/{key}", {key: value})
 
     def ephemeral(self, since, room_id, kind):
         """News of a kind in a room since a token, and the next token."""

@@ -1,5 +1,6 @@
 """The two servers: certificates of one authority, configuration, processes, and the links between them."""
 
+import json
 import os
 import signal
 import socket
@@ -8,9 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from http.client import HTTPSConnection
 from pathlib import Path
 
-from .client import until
+from signedjson.key import decode_signing_key_base64
+from signedjson.sign import sign_json
+
+from .client import User, until
 
 
 def free_port():
@@ -20,11 +25,12 @@ def free_port():
 
 
 class Link:
-    """The way to a server's federation port. It can be cut and healed."""
+    """The way to a server's federation port. It can be cut and healed, for all who come or for one."""
 
     def __init__(self, target_port):
         self.target_port = target_port
         self.is_cut = False
+        self.shut_out = set()
         self.open = set()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self.listener.getsockname()[1]
@@ -33,7 +39,7 @@ class Link:
     def _accept(self):
         while True:
             near, _ = self.listener.accept()
-            if self.is_cut:
+            if self.is_cut or any(_is_from(near, server) for server in self.shut_out):
                 near.close()
                 continue
             try:
@@ -63,14 +69,41 @@ class Link:
 
     def cut(self):
         self.is_cut = True
-        for end in list(self.open):
+        self._end(self.open)
+
+    def cut_from(self, server):
+        """The one server does not come through any more."""
+        self.shut_out.add(server)
+        self._end(end for end in list(self.open) if _is_from(end, server))
+
+    def heal(self):
+        self.is_cut = False
+        self.shut_out.clear()
+
+    @staticmethod
+    def _end(connections):
+        for end in list(connections):
             try:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
 
-    def heal(self):
-        self.is_cut = False
+
+def _is_from(connection, server):
+    """Whether the other end of a connection over loopback is held by a server's process."""
+    try:
+        port = connection.getpeername()[1]
+    except OSError:
+        return False
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    held = {f"socket:[{fields[9]}]" for fields in lines if int(fields[1].split(":")[1], 16) == port}
+    for descriptor in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        try:
+            if os.readlink(descriptor) in held:
+                return True
+        except OSError:
+            continue
+    return False
 
 
 class Authority:
@@ -101,9 +134,11 @@ class Server:
     kind = ""
     host = "localhost"
 
-    def __init__(self, directory, authority):
-        self.directory = directory / self.kind
+    def __init__(self, directory, authority, label=None):
+        self.label = label or self.kind
+        self.directory = directory / self.label
         self.directory.mkdir()
+        self._crowd = []
         self.client_port = free_port()
         self.federation_port = free_port()
         self.link = Link(self.federation_port)
@@ -122,11 +157,11 @@ class Server:
     def start(self):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command(), cwd=self.directory, stdout=log, stderr=log)
-        until(f"{self.kind} answers", self._answers, 60)
+        until(f"{self.label} answers", self._answers, 60)
 
     def _answers(self):
         if self.process.poll() is not None:
-            raise AssertionError(f"{self.kind} ended with {self.process.returncode}:\n{self.last_words()}")
+            raise AssertionError(f"{self.label} ended with {self.process.returncode}:\n{self.last_words()}")
         with socket.create_connection(("127.0.0.1", self.client_port), timeout=1):
             pass
         with socket.create_connection(("127.0.0.1", self.federation_port), timeout=1):
@@ -144,6 +179,33 @@ class Server:
     def kill(self):
         self.stop(signal.SIGKILL)
 
+    def crowd(self, count):
+        """Many users, always the same."""
+        while len(self._crowd) < count:
+            self._crowd.append(User(self, f"crowd{len(self._crowd)}"))
+        return self._crowd[:count]
+
+    def ask(self, other, method, path, body=None):
+        """What another server answers to a request that is signed with this one's key: status and content."""
+        kind, version, seed = self._key_file().read_text().split()
+        request = {"method": method, "uri": path, "origin": self.name, "destination": other.name}
+        if body is not None:
+            request["content"] = body
+        signed = sign_json(request, self.name, decode_signing_key_base64(kind, version, seed))
+        (key_id, signature), = signed["signatures"][self.name].items()
+        header = f'X-Matrix origin="{self.name}",destination="{other.name}",key="{key_id}",sig="{signature}"'
+        connection = HTTPSConnection("localhost", other.federation_port, timeout=60, context=other.trust)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Authorization": header, "Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def _key_file(self):
+        raise NotImplementedError
+
     def last_words(self, lines=40):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
@@ -152,7 +214,7 @@ class Hearth(Server):
     kind = "hearth"
 
     def configure(self, authority):
-        certificate, key = authority.certify("hearth")
+        certificate, key = authority.certify(self.label)
         (self.directory / "hearth.toml").write_text(f"""
 server_name = "{self.name}"
 data_dir = "{self.directory}/data"
@@ -183,6 +245,9 @@ enabled = false
 level = "{os.environ.get("HEARTH_LOG", "info")}"
 """)
 
+    def _key_file(self):
+        return self.directory / "data" / "signing.key"
+
     def command(self):
         return [os.environ["HEARTH_BINARY"], "serve", "--config", str(self.directory / "hearth.toml")]
 
@@ -193,7 +258,7 @@ class Synapse(Server):
     host = "127.0.0.1"
 
     def configure(self, authority):
-        certificate, key = authority.certify("synapse")
+        certificate, key = authority.certify(self.label)
         (self.directory / "log.yaml").write_text("""
 version: 1
 formatters: {plain: {format: '%(asctime)s %(levelname)s %(name)s %(message)s'}}
@@ -222,13 +287,14 @@ trusted_key_servers: []
 suppress_key_server_warning: true
 enable_registration: true
 enable_registration_without_verification: true
+bcrypt_rounds: 4
 registration_shared_secret: interop
 macaroon_secret_key: interop
 form_secret: interop
 allow_public_rooms_over_federation: true
 allow_public_rooms_without_auth: true
 room_list_publication_rules: [{{action: allow}}]
-federation: {{destination_min_retry_interval: 500, destination_max_retry_interval: 1s, destination_retry_multiplier: 1, max_short_retries: 1, max_short_retry_delay: 500}}
+federation: {{destination_min_retry_interval: 500, destination_max_retry_interval: 1s, destination_retry_multiplier: 1, max_short_retries: 1, max_short_retry_delay: 500, max_long_retry_delay: 500}}
 caches: {{sync_response_cache_duration: 0s}}
 rc_message: {limit}
 rc_registration: {limit}
@@ -243,18 +309,50 @@ rc_presence: {{per_user: {limit}}}
         subprocess.run([sys.executable, "-m", "synapse.app.homeserver", "--generate-keys", "--config-path",
                         str(self.directory / "homeserver.yaml")], check=True, capture_output=True)
 
+    def _key_file(self):
+        return self.directory / "signing.key"
+
     def command(self):
         return [sys.executable, "-m", "synapse.app.homeserver", "--config-path", str(self.directory / "homeserver.yaml")]
 
 
-def both(directory):
-    """Both servers, running."""
-    directory = Path(directory)
-    authority = Authority(directory)
-    servers = [Hearth(directory, authority), Synapse(directory, authority)]
-    for server in servers:
+class Town:
+    """Both servers, running, and a second Hearth for scenarios that want a third."""
+
+    def __init__(self, directory):
+        self.directory = Path(directory).resolve()
+        self.authority = Authority(self.directory)
+        self.servers = []
+        self._third = None
+
+    def start(self):
+        for kind in (Hearth, Synapse):
+            self._add(kind(self.directory, self.authority))
+        return self.servers[:2]
+
+    def third(self):
+        if not self._third:
+            self._third = self._add(Hearth(self.directory, self.authority, "third"))
+        return self._third
+
+    def _add(self, server):
+        self.servers.append(server)
         server.start()
-    return servers
+        return server
+
+    def mend(self):
+        """After a failure: all run, and nothing is cut. Tells who had ended."""
+        ended = []
+        for server in self.servers:
+            server.link.heal()
+            if server.process.poll() is not None:
+                ended.append(f"{server.label} ended with {server.process.returncode}")
+                server.start()
+        return ended
+
+    def stop(self):
+        for server in self.servers:
+            server.stop()
 
 
 def pause(seconds):

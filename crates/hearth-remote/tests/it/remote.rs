@@ -239,6 +239,22 @@ async fn a_server_that_sends_but_never_answers_is_tried_once_a_minute() {
 }
 
 #[tokio::test]
+async fn a_server_that_goes_and_comes_is_tried_at_each_sign_of_life() {
+    let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
+    let time = WallTime::manual(NOW);
+    let remote = world.remote(&a, &time).await;
+    for _ in 0..3 {
+        let failing = b.start(&world, paths(|_| Some(full(502, "")))).await;
+        remote.send(&b.name, version()).await.unwrap_err();
+        drop(failing);
+        let _server = b.start(&world, says("{}")).await;
+        time.advance(1_000);
+        remote.is_alive(&b.name).await.unwrap();
+        remote.send(&b.name, version()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_answer_after_failures_is_told() {
     let (world, a, b) = (World::new(), Matrix::new("a.org", 1), Matrix::new("b.org", 2));
     let time = WallTime::manual(NOW);

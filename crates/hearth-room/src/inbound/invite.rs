@@ -96,6 +96,9 @@ impl Rooms {
                 }
                 Err(refusal) => return Ok(Err(refusal)),
             };
+            if !room.federate {
+                return Ok(Err(RoomError::Forbidden("the room is for users of its own server alone".into())));
+            }
             let policy = appender.policy_server()?;
             // Also somebody who is invited is invited anew: his server may have lost it.
             let submission = Submission { sender, draft, txn: None, ts, opaque: opaque.clone(), again: true };

@@ -69,6 +69,24 @@ async fn an_invite_tells_of_the_room_and_leads_into_it() {
     .await;
 }
 
+// endpoint: POST /_matrix/client/v3/rooms/{roomId}/invite
+#[tokio::test]
+async fn nobody_far_away_is_invited_into_a_room_for_its_own_server() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[0].user("carol").await;
+        for version in VERSIONS {
+            let create = json!({ "m.federate": false });
+            let room = create_room(&alice, json!({ "room_version": version, "creation_content": create })).await;
+            let (status, answer) = invite(&alice, &room, &bob.user_id).await;
+            assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
+            assert_eq!(membership(&alice, &room, &bob.user_id).await, Value::Null);
+            must_invite(&alice, &room, &carol).await;
+        }
+    })
+    .await;
+}
+
 // endpoint: POST /_matrix/client/v3/createRoom
 #[tokio::test]
 async fn a_direct_chat_with_somebody_far_away_begins_with_its_room() {

@@ -242,6 +242,34 @@ async fn a_long_page_of_history_is_fetched_whole() {
     assert_eq!(bodies.collect::<Vec<_>>(), expected);
 }
 
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/messages
+// endpoint: GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}
+#[tokio::test]
+async fn history_that_is_fetched_shows_who_may_see_it() {
+    on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        for (visibility, seen) in [("invited", vec!["invited", "joined"]), ("joined", vec!["joined"])] {
+            let content = json!({ "history_visibility": visibility });
+            let state = json!([{ "type": "m.room.history_visibility", "content": content }]);
+            let room = create_room(&alice, json!({ "preset": "private_chat", "initial_state": state })).await;
+            let mut said = vec![("before", send(&alice, &room, "before").await)];
+            let invite = json!({ "user_id": bob.user_id });
+            assert_eq!(alice.post(&room_path(&room, "invite"), &invite).await.0, 200);
+            said.push(("invited", send(&alice, &room, "invited").await));
+            must_join_via(&bob, &room, &federation.name(0)).await;
+            said.push(("joined", send(&alice, &room, "joined").await));
+            arrives(&bob, &room, &said[2].1).await;
+            let (_, page) = bob.get(&room_path(&room, "messages?dir=b&limit=50")).await;
+            let bodies = page["chunk"].as_array().unwrap().iter().rev().filter_map(|it| it["content"]["body"].as_str());
+            assert_eq!(bodies.collect::<Vec<_>>(), seen, "{visibility}: {page}");
+            for (name, event_id) in said {
+                assert_eq!(event(&bob, &room, &event_id).await.is_some(), seen.contains(&name), "{visibility}: {name}");
+            }
+        }
+    })
+    .await;
+}
+
 // endpoint: PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}
 // endpoint: GET /_matrix/client/v3/rooms/{roomId}/joined_members
 // endpoint: GET /_matrix/client/v3/rooms/{roomId}/members
