@@ -3,7 +3,7 @@
 //! Its id is made of the positions that it covers: the same positions are the same events, however often it is made.
 
 use hearth_matrix::redact::redact;
-use hearth_store::{Delivered, EventNum, Position, RoomNum, StoreError, StringNum, Tx};
+use hearth_store::{Delivered, EventNum, Position, RoomNum, StoreError, StringNum, Tx, UnderWay};
 use serde_json::Value;
 
 use crate::edus;
@@ -47,13 +47,27 @@ pub(crate) struct Part {
 /// An event that a server lacks.
 type Lacking = (Position, EventNum, RoomNum);
 
-/// The next part of what a server lacks. With `delivered.upto` it is the one that was under way.
+impl Part {
+    /// Whether there is anything in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pdus.is_empty() && self.edus.is_empty()
+    }
+
+    /// How far the server is, once it has it.
+    pub(crate) fn arrived(&self) -> Delivered {
+        let Delivered { sent, under_way, leap } = self.delivered;
+        let sent = under_way.map_or(sent, |under_way| under_way.upto);
+        Delivered { sent, under_way: None, leap: leap.filter(|target| sent < *target) }
+    }
+}
+
+/// The next part of what a server lacks. With `delivered.under_way` it is the one that was under way.
 pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreError> {
     let Question { server, delivered, most, .. } = *question;
-    let again = delivered.upto.is_some();
+    let again = delivered.under_way.is_some();
     let most = if again { PDUS } else { most };
     let now = tx.position()?;
-    let end = delivered.upto.unwrap_or(now);
+    let end = delivered.under_way.map_or(now, |under_way| under_way.upto);
     let rooms = tx.deliveries().rooms_with_work(server, delivered.sent)?;
     let mut leap = delivered.leap;
     let mut lacking = match leap {
@@ -97,7 +111,9 @@ pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreEr
     }
     let more = more || leap.is_some_and(|target| upto < target);
     let pdus = pdus.into_iter().map(|(_, text)| text).collect();
-    Ok(Part { delivered: Delivered { sent: delivered.sent, upto: Some(upto), leap }, pdus, edus, more })
+    let begun_ts = delivered.under_way.map_or(question.now_ms, |under_way| under_way.begun_ts);
+    let under_way = Some(UnderWay { upto, begun_ts });
+    Ok(Part { delivered: Delivered { sent: delivered.sent, under_way, leap }, pdus, edus, more })
 }
 
 /// Receipts as EDUs.

@@ -1,5 +1,6 @@
 //! What is sent to another server, as one hears it that does nothing but listen.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -9,7 +10,7 @@ use axum::routing::put;
 use hearth_api::serve::Serving;
 use hearth_delivery::Task;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, ServerName};
-use hearth_store::{Noun, StoreError};
+use hearth_store::{Destination, Noun, StoreError};
 use hearth_testkit::{Federation, json};
 use hearth_user::presence::{PresenceState, SetPresence};
 
@@ -19,13 +20,17 @@ use super::*;
 #[derive(Clone)]
 struct Heard {
     all: Arc<Mutex<Vec<(bool, Value)>>>,
-    takes: fn(&Value) -> bool,
+    takes: Arc<dyn Fn(&Value) -> bool + Send + Sync>,
 }
 
 impl Heard {
     fn transactions(&self, taken: bool) -> Vec<Value> {
         let all = self.all.lock().unwrap();
         all.iter().filter(|(was_taken, _)| *was_taken == taken).map(|(_, transaction)| transaction.clone()).collect()
+    }
+
+    fn refused(&self) -> usize {
+        self.transactions(false).len()
     }
 
     /// The messages in what it took.
@@ -50,8 +55,12 @@ async fn hear(State(heard): State<Heard>, body: String) -> (StatusCode, String) 
 }
 
 /// Puts one that only listens in a server's place.
-async fn listen(federation: &Federation, n: usize, takes: fn(&Value) -> bool) -> (Heard, Serving) {
-    let heard = Heard { all: Arc::default(), takes };
+async fn listen(
+    federation: &Federation,
+    n: usize,
+    takes: impl Fn(&Value) -> bool + Send + Sync + 'static,
+) -> (Heard, Serving) {
+    let heard = Heard { all: Arc::default(), takes: Arc::new(takes) };
     let router = Router::new().route("/_matrix/federation/v1/send/{txn}", put(hear)).with_state(heard.clone());
     (heard, federation.answer_for(n, router).await)
 }
@@ -85,6 +94,132 @@ async fn of_a_refused_transaction_only_what_is_not_taken_stays_out() {
     send(&alice, &room, "nine").await;
     until("what comes later is taken, too", async || heard.bodies().last().is_some_and(|last| last == "nine")).await;
     assert_eq!(heard.transactions(false).len(), refused.len(), "it is not tried again");
+}
+
+/// Alice and a room of hers with a member on the second server, which is away, and to which these messages are to be sent.
+async fn lacking(federation: &Federation, messages: &[&str]) -> (User, String) {
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    let room = public_room(&alice).await;
+    must_join_via(&bob, &room, &federation.name(0)).await;
+    federation.links[1].cut();
+    for body in messages {
+        send(&alice, &room, body).await;
+    }
+    until_away(federation, 0, 1).await;
+    (alice, room)
+}
+
+/// What the first server knows of the second.
+async fn known(federation: &Federation) -> Destination {
+    let remote = &federation.servers[0].running().doors().remote;
+    remote.destination(&server_name(federation, 1)).await.expect("the store answers").unwrap_or_default()
+}
+
+async fn until_served(federation: &Federation) {
+    let (there, delivery) = (server_name(federation, 1), &federation.servers[0].running().doors().delivery);
+    until("the server lacks nothing", async || {
+        delivery.status(&there).await.expect("the store answers").behind.events == 0
+    })
+    .await;
+}
+
+/// Lets the second server be tried again, so often, each time when its time has come; how long each wait was.
+async fn try_again(federation: &Federation, times: usize) -> Vec<i64> {
+    let mut waits = Vec::new();
+    for _ in 0..times {
+        let failures = known(federation).await.failures;
+        waits.push(known(federation).await.retry_ts - federation.time.now_ms());
+        federation.time.advance(waits[waits.len() - 1]);
+        until("it fails again", async || known(federation).await.failures > failures).await;
+    }
+    waits
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn a_server_that_refuses_everything_for_a_while_loses_nothing() {
+    hearth_testkit::on_each_backend_together(2, async |mut federation| {
+        let all: Vec<String> = (0..20).map(|n| format!("message {n}")).collect();
+        let (alice, room) = lacking(&federation, &all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let is_ill = Arc::new(AtomicBool::new(true));
+        let ill = is_ill.clone();
+        let (heard, _serving) = listen(&federation, 1, move |_| !ill.load(Ordering::SeqCst)).await;
+        let waits = try_again(&federation, 4).await;
+        assert!(waits.is_sorted_by(|one, next| one < next), "it is left alone for longer and longer: {waits:?}");
+        let before = heard.refused();
+        try_again(&federation, 1).await;
+        assert!(heard.refused() - before <= 10, "and not asked about all of it");
+        federation.restart(0).await;
+        let alice = alice.at(federation.servers[0].target().clone());
+        send(&alice, &room, "and on").await;
+        assert!(heard.bodies().is_empty());
+        is_ill.store(false, Ordering::SeqCst);
+        federation.time.advance(3_600_000);
+        let expected = [all, vec!["and on".to_owned()]].concat();
+        until("all is taken, in order", async || heard.bodies() == expected).await;
+        until("it is well", async || known(&federation).await.failures == 0).await;
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn what_was_refused_by_a_server_that_recovered_since_is_sent_again() {
+    let federation = Federation::start(2).await;
+    lacking(&federation, &["one", "two", "three", "four"]).await;
+    // Four, two and one are too many; then it is well.
+    let refuses = AtomicUsize::new(3);
+    let takes =
+        move |_: &Value| refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_err();
+    let (heard, _serving) = listen(&federation, 1, takes).await;
+    federation.time.advance(3_600_000);
+    let sorted = || {
+        let mut bodies = heard.bodies();
+        bodies.sort_unstable();
+        bodies
+    };
+    until("all are taken", async || sorted() == ["four", "one", "three", "two"]).await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn an_event_that_a_server_never_takes_is_kept_until_it_takes_another() {
+    let federation = Federation::start(2).await;
+    let (alice, room) = lacking(&federation, &["never this"]).await;
+    let takes = |transaction: &Value| !bodies(transaction).contains(&"never this".to_owned());
+    let (heard, _serving) = listen(&federation, 1, takes).await;
+    try_again(&federation, 3).await;
+    send(&alice, &room, "but this").await;
+    federation.time.advance(3_600_000);
+    until("the other is taken", async || heard.bodies() == ["but this"]).await;
+    until_served(&federation).await;
+    assert_eq!(known(&federation).await.failures, 0);
+    let refused = heard.refused();
+    send(&alice, &room, "and this").await;
+    until("what comes later is taken", async || heard.bodies() == ["but this", "and this"]).await;
+    assert_eq!(heard.refused(), refused, "the first is not tried again");
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn an_event_that_a_server_never_takes_does_not_fail_it_for_ever() {
+    let mut federation = Federation::start(2).await;
+    let (alice, room) = lacking(&federation, &["never this"]).await;
+    let takes = |transaction: &Value| bodies(transaction).is_empty();
+    let (heard, _serving) = listen(&federation, 1, takes).await;
+    try_again(&federation, 10).await;
+    assert_eq!(heard.transactions(true).len(), 0, "it is asked for nothing else");
+    federation.restart(0).await;
+    federation.time.advance(24 * 3_600_000);
+    until("it is well", async || known(&federation).await.failures == 0).await;
+    let empty = heard.transactions(true);
+    assert_eq!((empty.len(), &empty[0]["pdus"], &empty[0]["edus"]), (1, &json!([]), &json!([])));
+    until_served(&federation).await;
+    // What comes later has its own day.
+    let (alice, refused) = (alice.at(federation.servers[0].target().clone()), heard.refused());
+    send(&alice, &room, "nor this").await;
+    until("it fails", async || known(&federation).await.failures > 0).await;
+    assert_eq!((heard.refused(), heard.transactions(true).len()), (refused + 1, 1));
 }
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
