@@ -1,4 +1,5 @@
-//! A server's task: sends what the server lacks, transaction by transaction, until it lacks nothing or does not answer.
+//! A server's task: sends what the server lacks, transaction by transaction, until it lacks nothing or does not answer. What a
+//! transaction is made of, and why it is the same when it is sent again, is told in `transaction.rs`.
 
 mod refused;
 
@@ -141,8 +142,8 @@ impl<'a> Courier<'a> {
         let _place = if self.doubtful { &inner.trying } else { &inner.sending }.acquire().await;
         let again = self.at.under_way.is_some();
         let part = look(inner, self.num, self.at, pending, self.most).await?;
-        let transaction = transaction_of(inner, &part, pending, again, self.bare);
-        let more = part.more || again || pending.has_passing();
+        let transaction = Transaction::covering(inner, &part, self.bare);
+        let more = part.more || again;
         if !part.is_empty() && self.refused.is_empty() && self.at.under_way != part.delivered.under_way {
             // Before it is sent, so that it comes as the same one after a crash. One write for this and for the last one.
             self.note(part.delivered).await?;
@@ -166,21 +167,36 @@ impl<'a> Courier<'a> {
                 }
                 Taken::Not(error) => {
                     (self.most, self.bare) = (1, false);
-                    // What is of the moment is not missed.
-                    if !part.is_empty() {
-                        self.refused.push((transaction, error));
-                    }
+                    self.refused.push((transaction, error));
                 }
             }
         }
-        if !part.is_empty() || part.more || again {
+        if !part.is_empty() || more {
             self.at = part.arrived();
             self.is_unnoted = true;
         }
         if !self.refused.is_empty() && (!more || self.refused.len() >= refused::MOST_REFUSED) {
             self.doubt().await?;
         }
-        Ok(more)
+        if self.refused.is_empty() {
+            self.send_passing(pending).await?;
+        }
+        Ok(more || pending.has_passing())
+    }
+
+    /// Sends what is of the moment, as much as fits. Whether it is taken or not, it is not sent again.
+    async fn send_passing(&mut self, pending: &mut Pending) -> Result<(), Stop> {
+        let inner = self.inner;
+        let seen = inner.presence.of_all(pending.take_presence(PRESENCES).into_iter());
+        let presence = (!seen.is_empty()).then(|| edus::presence(&seen, inner.time.now_ms()));
+        let mut edus: Vec<Value> = presence.into_iter().collect();
+        edus.extend(pending.take_typing(EDUS - edus.len()));
+        if !edus.is_empty()
+            && matches!(send(inner, self.server, &Transaction::passing(inner, &edus)).await?, Taken::Whole)
+        {
+            self.doubtful = false;
+        }
+        Ok(())
     }
 
     async fn note(&mut self, delivered: Delivered) -> Result<(), StoreError> {
@@ -213,52 +229,33 @@ async fn look(
     inner.store.read(move |tx| transaction::next(tx, &question)).await
 }
 
-/// A transaction with a part of what is lacking, and with as much of the rest as fits; a bare one has events alone.
-fn transaction_of(inner: &Inner, part: &Part, pending: &mut Pending, again: bool, bare: bool) -> Option<Transaction> {
-    let mut edus: Vec<Value> = if bare { Vec::new() } else { part.edus.clone() };
-    // One that was sent before stays as it was: who has it already passes over the rest.
-    if !again && !bare {
-        if edus.len() < EDUS {
-            let seen = inner.presence.of_all(pending.take_presence(PRESENCES).into_iter());
-            if !seen.is_empty() {
-                edus.push(edus::presence(&seen, inner.time.now_ms()));
-            }
-        }
-        edus.extend(pending.take_typing(EDUS.saturating_sub(edus.len())));
-    }
-    if part.pdus.is_empty() && edus.is_empty() {
-        return None;
-    }
-    Some(match part.delivered.under_way.filter(|_| !part.is_empty()) {
-        Some(UnderWay { upto, begun_ts }) => {
-            let id = format!("{}-{}", part.delivered.sent.0, upto.0);
-            Transaction::new(inner, id, begun_ts, &part.pdus, edus)
-        }
-        None => Transaction::passing(inner, edus),
-    })
-}
-
 impl Transaction {
-    fn new(inner: &Inner, id: String, begun_ts: i64, pdus: &[String], edus: Vec<Value>) -> Self {
-        let (own, count) = (json!(inner.own), edus.len());
-        let body = format!(
-            "{{\"origin\":{own},\"origin_server_ts\":{},\"pdus\":[{}],\"edus\":{}}}",
-            inner.time.now_ms(),
-            pdus.join(","),
-            Value::Array(edus),
-        );
-        Self { id, body: Bytes::from(body), begun_ts, pdus: pdus.len(), edus: count }
+    fn new(inner: &Inner, id: String, begun_ts: i64, pdus: &[String], edus: &[Value]) -> Self {
+        let (own, texts) = (json!(inner.own), pdus.join(","));
+        let body =
+            format!("{{\"origin\":{own},\"origin_server_ts\":{begun_ts},\"pdus\":[{texts}],\"edus\":{}}}", json!(edus));
+        Self { id, body: Bytes::from(body), begun_ts, pdus: pdus.len(), edus: edus.len() }
+    }
+
+    /// With a part of what is lacking, if there is anything in it. A bare one has events alone, and is another.
+    fn covering(inner: &Inner, part: &Part, bare: bool) -> Option<Self> {
+        let UnderWay { upto, begun_ts } = part.delivered.under_way.filter(|_| !part.is_empty())?;
+        let id = format!("{}-{}", part.delivered.sent.0, upto.0);
+        Some(match bare {
+            true => Self::new(inner, id + "-events", begun_ts, &part.pdus, &[]),
+            false => Self::new(inner, id, begun_ts, &part.pdus, &part.edus),
+        })
     }
 
     /// With what is of the moment, and covers no positions.
-    fn passing(inner: &Inner, edus: Vec<Value>) -> Self {
+    fn passing(inner: &Inner, edus: &[Value]) -> Self {
         let now_ms = inner.time.now_ms();
         Self::new(inner, passing_id(now_ms), now_ms, &[], edus)
     }
 
     /// With nothing: whether a server takes any at all.
     fn empty(inner: &Inner) -> Self {
-        Self::passing(inner, Vec::new())
+        Self::passing(inner, &[])
     }
 }
 

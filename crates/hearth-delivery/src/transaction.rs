@@ -1,6 +1,13 @@
 //! What a server lacks, as a transaction: pure reading.
 //!
-//! Its id is made of the positions that it covers: the same positions are the same events, however often it is made.
+//! All of it is made of the positions that it covers and of when it was begun, which are written down before it goes: its id, its time,
+//! its events and its receipts. So it is the same to the byte however often it is made, also after a crash, and what waits for a
+//! server that does not answer takes no memory. What has changed meanwhile is missing in it, and never is there more than was: the
+//! content of an event that was redacted, and a receipt that has moved on, which comes with a later one. So a server that took it, and
+//! passes over what comes under the same id again, misses nothing, and one that didn't has all that still holds.
+//!
+//! What is of the moment, typing and presence, covers no positions. It goes in transactions of its own, which are not sent again:
+//! beside events it could not be made once more, and would be lost, or be passed over.
 
 use hearth_matrix::redact::redact;
 use hearth_store::{Delivered, EventNum, Position, RoomNum, StoreError, StringNum, Tx, UnderWay};

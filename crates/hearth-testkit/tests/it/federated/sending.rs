@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::put;
 use hearth_api::serve::Serving;
@@ -16,17 +16,39 @@ use hearth_user::presence::{PresenceState, SetPresence};
 
 use super::*;
 
-/// What a server that only listens has heard: transactions, and whether it took them.
+/// What a server that only listens has heard, and whether it took it.
 #[derive(Clone)]
 struct Heard {
-    all: Arc<Mutex<Vec<(bool, Value)>>>,
+    all: Arc<Mutex<Vec<Transaction>>>,
     takes: Arc<dyn Fn(&Value) -> bool + Send + Sync>,
+    /// How it answers what it does not take.
+    refusal: StatusCode,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Transaction {
+    id: String,
+    body: String,
+    taken: bool,
+}
+
+impl Transaction {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    fn has(&self, kind: &str) -> bool {
+        self.json()["edus"].as_array().expect("a list").iter().any(|edu| edu["edu_type"] == kind)
+    }
 }
 
 impl Heard {
+    fn all(&self) -> Vec<Transaction> {
+        self.all.lock().unwrap().clone()
+    }
+
     fn transactions(&self, taken: bool) -> Vec<Value> {
-        let all = self.all.lock().unwrap();
-        all.iter().filter(|(was_taken, _)| *was_taken == taken).map(|(_, transaction)| transaction.clone()).collect()
+        self.all().iter().filter(|transaction| transaction.taken == taken).map(Transaction::json).collect()
     }
 
     fn refused(&self) -> usize {
@@ -44,23 +66,32 @@ fn bodies(transaction: &Value) -> Vec<String> {
     pdus.filter_map(|pdu| pdu["content"]["body"].as_str().map(str::to_owned)).collect()
 }
 
-async fn hear(State(heard): State<Heard>, body: String) -> (StatusCode, String) {
-    let transaction: Value = serde_json::from_str(&body).expect("JSON");
-    let takes = (heard.takes)(&transaction);
-    heard.all.lock().unwrap().push((takes, transaction));
-    match takes {
+async fn hear(State(heard): State<Heard>, Path(id): Path<String>, body: String) -> (StatusCode, String) {
+    let taken = (heard.takes)(&serde_json::from_str(&body).expect("JSON"));
+    heard.all.lock().unwrap().push(Transaction { id, body, taken });
+    match taken {
         true => (StatusCode::OK, json!({ "pdus": {} }).to_string()),
-        false => (StatusCode::BAD_REQUEST, json!({ "errcode": "M_BAD_JSON", "error": "Not this" }).to_string()),
+        false => (heard.refusal, json!({ "errcode": "M_BAD_JSON", "error": "Not this" }).to_string()),
     }
 }
 
-/// Puts one that only listens in a server's place.
+/// Puts one that only listens in a server's place, and finds fault with what it does not take.
 async fn listen(
     federation: &Federation,
     n: usize,
     takes: impl Fn(&Value) -> bool + Send + Sync + 'static,
 ) -> (Heard, Serving) {
-    let heard = Heard { all: Arc::default(), takes: Arc::new(takes) };
+    listen_or(federation, n, StatusCode::BAD_REQUEST, takes).await
+}
+
+/// The same with another answer to what it does not take.
+async fn listen_or(
+    federation: &Federation,
+    n: usize,
+    refusal: StatusCode,
+    takes: impl Fn(&Value) -> bool + Send + Sync + 'static,
+) -> (Heard, Serving) {
+    let heard = Heard { all: Arc::default(), takes: Arc::new(takes), refusal };
     let router = Router::new().route("/_matrix/federation/v1/send/{txn}", put(hear)).with_state(heard.clone());
     (heard, federation.answer_for(n, router).await)
 }
@@ -220,6 +251,98 @@ async fn an_event_that_a_server_never_takes_does_not_fail_it_for_ever() {
     send(&alice, &room, "nor this").await;
     until("it fails", async || known(&federation).await.failures > 0).await;
     assert_eq!((heard.refused(), heard.transactions(true).len()), (refused + 1, 1));
+}
+
+async fn reads(user: &User, room: &str, event_id: &str) {
+    let path = room_path(room, &format!("receipt/m.read/{}", encoded(event_id)));
+    assert_eq!(user.post(&path, &json!({})).await.0, 200);
+}
+
+async fn types(user: &User, room: &str, typing: bool) {
+    let path = room_path(room, &format!("typing/{}", encoded(&user.user_id)));
+    assert_eq!(user.put(&path, &json!({ "typing": typing, "timeout": 60_000 })).await.0, 200);
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn a_transaction_that_is_sent_again_is_the_same_to_the_byte() {
+    hearth_testkit::on_each_backend_together(2, async |mut federation| {
+        let (alice, room) = lacking(&federation, &["one", "two"]).await;
+        let three = send(&alice, &room, "three").await;
+        reads(&alice, &room, &three).await;
+        let is_ill = Arc::new(AtomicBool::new(true));
+        let ill = is_ill.clone();
+        let takes = move |it: &Value| !ill.load(Ordering::SeqCst) || !bodies(it).contains(&"three".to_owned());
+        let (heard, _serving) = listen_or(&federation, 1, StatusCode::BAD_GATEWAY, takes).await;
+        federation.time.advance(3_600_000);
+        until("it is not taken", async || heard.refused() > 0).await;
+        until("that is noted", async || known(&federation).await.failures > 0).await;
+        try_again(&federation, 2).await;
+        federation.restart(0).await;
+        let alice = alice.at(federation.servers[0].target().clone());
+        // What comes later does not come into it.
+        send(&alice, &room, "four").await;
+        types(&alice, &room, true).await;
+        is_ill.store(false, Ordering::SeqCst);
+        federation.time.advance(3_600_000);
+        until("all are taken", async || heard.bodies() == ["one", "two", "three", "four"]).await;
+        let all = heard.all();
+        let tries: Vec<_> = all.iter().filter(|it| bodies(&it.json()).contains(&"three".to_owned())).collect();
+        assert!(tries.len() >= 4 && tries[0].has("m.receipt"), "{tries:#?}");
+        assert!(tries.iter().all(|it| (&it.id, &it.body) == (&tries[0].id, &tries[0].body)), "{tries:#?}");
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn what_is_of_the_moment_goes_by_itself_and_is_not_sent_again() {
+    let federation = Federation::start(2).await;
+    let (alice, room) = lacking(&federation, &["one"]).await;
+    let is_ill = Arc::new(AtomicBool::new(false));
+    let ill = is_ill.clone();
+    let (heard, _serving) =
+        listen_or(&federation, 1, StatusCode::BAD_GATEWAY, move |_| !ill.load(Ordering::SeqCst)).await;
+    federation.time.advance(3_600_000);
+    until_served(&federation).await;
+    for n in 0..10 {
+        types(&alice, &room, true).await;
+        reads(&alice, &room, &send(&alice, &room, &format!("message {n}")).await).await;
+        types(&alice, &room, false).await;
+    }
+    until_served(&federation).await;
+    types(&alice, &room, true).await;
+    until("typing is told", async || heard.all().last().is_some_and(|last| last.has("m.typing"))).await;
+    for transaction in heard.all() {
+        let is_of_the_moment = transaction.has("m.typing") || transaction.has("m.presence");
+        let covers = transaction.has("m.receipt") || !bodies(&transaction.json()).is_empty();
+        assert_ne!(is_of_the_moment, covers, "{transaction:#?}");
+    }
+    is_ill.store(true, Ordering::SeqCst);
+    types(&alice, &room, false).await;
+    until("it fails", async || known(&federation).await.failures > 0).await;
+    is_ill.store(false, Ordering::SeqCst);
+    let failed = heard.all().last().cloned().expect("it was heard");
+    assert!(failed.has("m.typing") && !failed.taken);
+    federation.time.advance(3_600_000);
+    send(&alice, &room, "and on").await;
+    until("what comes later is taken", async || heard.bodies().last().is_some_and(|last| last == "and on")).await;
+    assert_eq!(heard.all().iter().filter(|it| it.id == failed.id).count(), 1);
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn an_event_that_is_not_taken_with_its_receipts_goes_without_under_another_id() {
+    let federation = Federation::start(2).await;
+    let (alice, room) = lacking(&federation, &["zero"]).await;
+    reads(&alice, &room, &send(&alice, &room, "one").await).await;
+    let (heard, _serving) = listen(&federation, 1, |it| it["edus"] == json!([])).await;
+    federation.time.advance(3_600_000);
+    until("the event is taken", async || heard.bodies() == ["zero", "one"]).await;
+    let all = heard.all();
+    let ids: Vec<&str> = all.iter().map(|it| it.id.as_str()).collect();
+    let [.., refused, taken] = ids[..] else { panic!("{all:#?}") };
+    assert_eq!(taken, format!("{refused}-events"));
 }
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
