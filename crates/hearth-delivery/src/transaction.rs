@@ -9,7 +9,6 @@
 //! What is of the moment, typing and presence, covers no positions. It goes in transactions of its own, which are not sent again:
 //! beside events it could not be made once more, and would be lost, or be passed over.
 
-use hearth_matrix::redact::redact;
 use hearth_store::{Delivered, EventNum, Position, RoomNum, StoreError, StringNum, Tx, UnderWay};
 use serde_json::Value;
 
@@ -201,8 +200,8 @@ fn is_old(tx: &mut Tx<'_>, lacking: &[Lacking], now_ms: i64) -> Result<bool, Sto
     Ok(tx.events().row(*oldest)?.is_some_and(|row| row.origin_server_ts < now_ms - LONG_MS))
 }
 
-/// Events as servers exchange them; of what was redacted meanwhile only that, and nothing of what is gone. As many as fit; `whole`
-/// if it must be all.
+/// Events as servers exchange them; of what was redacted meanwhile only what is left of it, and nothing of what is gone. As many as
+/// fit; `whole` if it must be all.
 fn texts(
     tx: &mut Tx<'_>,
     lacking: &mut Vec<Lacking>,
@@ -214,11 +213,9 @@ fn texts(
     for (n, (position, event, room)) in lacking.iter().enumerate() {
         let room = tx.rooms().by_num(*room)?;
         let Some(pdu) = tx.events().pdus(&room, &[*event])?.pop() else { continue };
-        let redacted = tx.events().row(*event)?.is_some_and(|row| row.redacted_by.is_some());
-        let text = match redacted {
-            true => redact(&pdu.json, room.rules, None).map_err(|error| StoreError::Damaged(error.to_string()))?,
-            false => pdu.json.to_string(),
-        };
+        let is_redacted = tx.events().row(*event)?.is_some_and(|row| row.redacted_by.is_some());
+        let told = if is_redacted { hearth_room::redacted(&pdu, &room)? } else { pdu };
+        let text = told.json.to_string();
         bytes += text.len();
         if bytes > BYTES && n > 0 && !whole {
             lacking.truncate(n);

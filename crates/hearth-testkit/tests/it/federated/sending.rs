@@ -140,6 +140,41 @@ async fn lacking(federation: &Federation, messages: &[&str]) -> (User, String) {
     (alice, room)
 }
 
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
+async fn what_others_are_judged_by_is_sent_whole_also_if_it_was_redacted_meanwhile() {
+    for version in ["10", "11"] {
+        let federation = Federation::start(2).await;
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": version })).await;
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        federation.links[1].cut();
+        let said = send(&alice, &room, "a secret").await;
+        let (status, mut levels) = alice.get(&room_path(&room, "state/m.room.power_levels/")).await;
+        assert_eq!(status, 200, "{levels}");
+        (levels["invite"], levels["notes"]) = (json!(50), json!("a secret"));
+        let levels = set_state(&alice, &room, "m.room.power_levels", levels).await;
+        for (n, event_id) in [said, levels].iter().enumerate() {
+            let path = room_path(&room, &format!("redact/{}/{n}", encoded(event_id)));
+            assert_eq!(alice.put(&path, &json!({})).await.0, 200);
+        }
+        until_away(&federation, 0, 1).await;
+        let (heard, _serving) = listen(&federation, 1, |_| true).await;
+        federation.time.advance(3_600_000);
+        let found = async |kind: &str| {
+            let of_kind = || {
+                let pdus = heard.transactions(true).into_iter().flat_map(|it| it["pdus"].as_array().cloned());
+                pdus.flatten().find(|pdu| pdu["type"] == kind)
+            };
+            hearth_testkit::until_some("it is sent", async || of_kind()).await["content"].clone()
+        };
+        assert_eq!(found("m.room.message").await, json!({}));
+        let levels = found("m.room.power_levels").await;
+        // From version 11 on redaction keeps it, so that the rest can go.
+        assert_eq!((&levels["invite"], levels["notes"] == "a secret"), (&json!(50), version == "10"), "{version}");
+    }
+}
+
 /// What the first server knows of the second.
 async fn known(federation: &Federation) -> Destination {
     let remote = &federation.servers[0].running().doors().remote;
