@@ -71,7 +71,9 @@ impl Rooms {
         read.await?
     }
 
-    /// Events as a server gets them: what it may not see, and what was redacted, without content, unless others are judged by that.
+    /// Events, the newest first, as a server gets them: what it may not see, and what was redacted, without content, unless others
+    /// are judged by that. From the first of which it takes too long to find out whether the server may see it, all are left out:
+    /// it can ask for them again, or somebody else.
     pub async fn shown_to(&self, server: &ServerName, pdus: Vec<Arc<Pdu>>) -> Result<Vec<String>, RoomError> {
         let server = server.to_owned();
         let read = self.inner.store.read(move |tx| {
@@ -80,7 +82,7 @@ impl Rooms {
             for pdu in &pdus {
                 let Some(room) = tx.rooms().by_id(&pdu.room_id)? else { continue };
                 let Some(row) = tx.events().by_id(&room, &pdu.event_id)? else { continue };
-                let may_see = sight.may_see(tx, &room, &row, pdu)?;
+                let Some(may_see) = sight.may_see(tx, &room, &row, pdu)? else { break };
                 let is_whole = may_see && row.redacted_by.is_none();
                 let told = if is_whole { pdu.clone() } else { redacted(pdu, &room)? };
                 shown.push(told.json.to_string());
