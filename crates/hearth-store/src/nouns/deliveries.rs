@@ -209,8 +209,8 @@ impl Deliveries<'_, '_> {
         )
     }
 
-    /// Receipts of our users in rooms that a server is in, which changed in `after < position <= upto`, oldest first, at most
-    /// `limit`.
+    /// Receipts of our users in rooms that a server is in, which changed in `after < position <= upto` and since it came in, oldest
+    /// first, at most `limit`.
     pub fn receipts(
         &mut self,
         server: StringNum,
@@ -221,7 +221,8 @@ impl Deliveries<'_, '_> {
         self.tx.query(
             "SELECT r.room, r.usr, r.thread, r.event, r.ts, r.position FROM receipts r
              WHERE r.outbound = 1 AND r.position > $1 AND r.position <= $2
-               AND EXISTS (SELECT 1 FROM room_servers s WHERE s.room = r.room AND s.server = $3 AND s.until IS NULL)
+               AND EXISTS (SELECT 1 FROM room_servers s WHERE s.room = r.room AND s.server = $3
+                           AND s.until IS NULL AND s.since < r.position)
              ORDER BY r.position LIMIT $4",
             &[after.0.into(), upto.0.into(), server.into(), limit.into()],
             |row| {

@@ -458,6 +458,35 @@ async fn receipts_that_are_too_many_for_a_transaction_come_with_the_next() {
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
 #[tokio::test]
+async fn a_server_that_comes_into_a_room_is_not_told_who_had_read_what_before() {
+    hearth_testkit::on_each_backend_together(2, async |federation| {
+        let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+        let carol = federation.servers[0].user("carol").await;
+        // They know each other already, so that the first need not ask the second for anything.
+        must_join_via(&bob, &public_room(&alice).await, &federation.name(0)).await;
+        let room = public_room(&alice).await;
+        must_join_via(&carol, &room, &federation.name(0)).await;
+        let old = send(&alice, &room, "old").await;
+        reads(&carol, &room, &old).await;
+        federation.links[1].cut();
+        must_join_via(&bob, &room, &federation.name(0)).await;
+        let new = send(&carol, &room, "new").await;
+        reads(&alice, &room, &new).await;
+        until_away(&federation, 0, 1).await;
+        let (heard, _serving) = listen(&federation, 1, |_| true).await;
+        federation.time.advance(3_600_000);
+        until_served(&federation).await;
+        let edus = || heard.transactions(true).into_iter().filter_map(|it| it["edus"].as_array().cloned()).flatten();
+        let read = || edus().filter_map(|edu| edu["content"][&room]["m.read"].as_object().cloned()).flatten();
+        until("the new one is told", async || read().next().is_some()).await;
+        let told: Vec<_> = read().map(|(user, receipt)| (user, receipt["event_ids"].clone())).collect();
+        assert_eq!(told, [(alice.user_id.clone(), json!([new]))]);
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
 async fn who_stays_online_is_told_again_before_others_forget_him() {
     let mut federation = Federation::start(2).await;
     let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
