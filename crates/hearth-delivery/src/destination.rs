@@ -1,4 +1,7 @@
-//! A server's task: sends what the server lacks, transaction by transaction, until it lacks nothing or does not answer.
+//! A server's task: sends what the server lacks, transaction by transaction, until it lacks nothing or does not answer. What a
+//! transaction is made of, and why it is the same when it is sent again, is told in `transaction.rs`.
+
+mod refused;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
 use hearth_remote::{Limits, RemoteError};
-use hearth_store::{Delivered, Noun, StoreError, StringNum};
+use hearth_store::{Delivered, Noun, StoreError, StringNum, UnderWay};
 use http::{Request, header};
 use serde_json::{Value, json};
 
@@ -47,6 +50,8 @@ impl From<StoreError> for Stop {
 struct Transaction {
     id: String,
     body: Bytes,
+    /// When it was sent first.
+    begun_ts: i64,
     pdus: usize,
     edus: usize,
 }
@@ -80,73 +85,134 @@ pub(crate) async fn run(inner: &Inner, server: OwnedServerName) {
 }
 
 async fn serve(inner: &Inner, server: &ServerName) -> Result<(), Stop> {
-    let name = server.to_string();
-    let noun = || Noun::Name(format!("delivery {name}"));
-    let interned = name.clone();
-    let (num, mut delivered, destination) = inner
-        .store
-        .write([noun()], move |tx| {
-            let destination = tx.destinations().get(&interned)?.unwrap_or_default();
-            let num = tx.intern(&interned)?;
-            Ok((num, tx.deliveries().get(num)?.unwrap_or_default(), destination))
-        })
-        .await?;
-    if destination.retry_ts > inner.time.now_ms() {
-        return Err(Stop::Later { until_ms: destination.retry_ts });
-    }
-    let mut doubtful = destination.failures > 0;
-    let (mut most, mut bare) = (PDUS, false);
-    let mut unnoted = false;
+    let mut courier = Courier::at_last_stop(inner, server).await?;
     while let Some(mut pending) = inner.board.next(server) {
-        doubtful = (doubtful || pending.doubtful) && !pending.lives;
+        courier.doubtful = (courier.doubtful || pending.doubtful) && !pending.lives;
         // What was under way at the last stop comes first, by itself.
-        pending.look |= delivered.upto.is_some() || delivered.leap.is_some();
-        loop {
-            // Those that may not answer keep nobody else waiting, and nothing is read for them before it is their turn. The
-            // semaphores are never closed.
-            let _place = if doubtful { &inner.trying } else { &inner.sending }.acquire().await;
-            let part = look(inner, num, delivered, &pending, most).await?;
-            let transaction = transaction_of(inner, &part, &mut pending, delivered.upto.is_some(), bare);
-            let more = part.more || delivered.upto.is_some() || pending.has_passing();
-            let covers = !part.pdus.is_empty() || !part.edus.is_empty();
-            if covers && delivered.upto != part.delivered.upto {
-                // Before it is sent, so that it comes as the same one after a crash. One write for this and for the last one.
-                note(inner, noun(), num, part.delivered).await?;
-                unnoted = false;
-            }
-            if let Some(transaction) = transaction {
-                match send(inner, server, &transaction).await? {
-                    Taken::Whole => (most, bare) = ((most * 2).min(PDUS), false),
-                    // Something in it is not to its liking: less of it, until it is known what.
-                    Taken::Not(_) if transaction.pdus > 1 || (transaction.pdus == 1 && transaction.edus > 0) => {
-                        (most, bare) = ((transaction.pdus / 2).max(1), transaction.pdus == 1);
-                        delivered.upto = None;
-                        continue;
-                    }
-                    Taken::Not(error) => {
-                        tracing::error!(%server, %error, event = part.pdus.first(), "a server never takes this; it goes without");
-                        bare = false;
-                    }
-                }
-                doubtful = false;
-            }
-            if covers || part.more || delivered.upto.is_some() {
-                let sent = part.delivered.upto.unwrap_or(delivered.sent);
-                let leap = part.delivered.leap.filter(|target| sent < *target);
-                delivered = Delivered { sent, upto: None, leap };
-                unnoted = true;
-            }
-            if !more {
-                break;
-            }
-        }
+        pending.look |= courier.at.under_way.is_some() || courier.at.leap.is_some();
+        while courier.step(&mut pending).await? {}
         // Before the task may end: another one may begin at once, and goes on from what is noted.
-        if unnoted && !inner.board.has_news_for(server) {
-            note(inner, noun(), num, delivered).await?;
-            unnoted = false;
+        if courier.is_unnoted && !inner.board.has_news_for(server) {
+            courier.note(courier.at).await?;
         }
     }
     Ok(())
+}
+
+/// Who sends to a server, and how that goes.
+struct Courier<'a> {
+    inner: &'a Inner,
+    server: &'a ServerName,
+    num: StringNum,
+    /// From where it goes on.
+    at: Delivered,
+    /// That is not written down yet.
+    is_unnoted: bool,
+    /// It did not answer when it was tried last.
+    doubtful: bool,
+    /// Events of the next transaction, at most.
+    most: usize,
+    /// It has events alone.
+    bare: bool,
+    /// What was refused by itself, and has been passed over.
+    refused: Vec<(Transaction, RemoteError)>,
+}
+
+impl<'a> Courier<'a> {
+    async fn at_last_stop(inner: &'a Inner, server: &'a ServerName) -> Result<Self, Stop> {
+        let name = server.to_string();
+        let write = inner.store.write([noun(server)], move |tx| {
+            let destination = tx.destinations().get(&name)?.unwrap_or_default();
+            let num = tx.intern(&name)?;
+            Ok((num, tx.deliveries().get(num)?.unwrap_or_default(), destination))
+        });
+        let (num, at, destination) = write.await?;
+        if destination.retry_ts > inner.time.now_ms() {
+            return Err(Stop::Later { until_ms: destination.retry_ts });
+        }
+        let doubtful = destination.failures > 0;
+        Ok(Self { inner, server, num, at, is_unnoted: false, doubtful, most: PDUS, bare: false, refused: Vec::new() })
+    }
+
+    /// Sends a part of what is lacking; tells whether there is more to do.
+    async fn step(&mut self, pending: &mut Pending) -> Result<bool, Stop> {
+        let inner = self.inner;
+        // Those that may not answer keep nobody else waiting, and nothing is read for them before it is their turn. The semaphores
+        // are never closed.
+        let _place = if self.doubtful { &inner.trying } else { &inner.sending }.acquire().await;
+        let again = self.at.under_way.is_some();
+        let part = look(inner, self.num, self.at, pending, self.most).await?;
+        let transaction = Transaction::covering(inner, &part, self.bare);
+        let more = part.more || again;
+        if !part.is_empty() && self.refused.is_empty() && self.at.under_way != part.delivered.under_way {
+            // Before it is sent, so that it comes as the same one after a crash. One write for this and for the last one.
+            self.note(part.delivered).await?;
+        }
+        if let Some(transaction) = transaction {
+            match send(inner, self.server, &transaction).await? {
+                Taken::Whole => {
+                    (self.most, self.bare, self.doubtful) = ((self.most * 2).min(PDUS), false, false);
+                    if transaction.pdus > 0 {
+                        self.settle().await?;
+                    }
+                }
+                // Something in it is not to its liking: less of it, until it is known what.
+                Taken::Not(_) if transaction.pdus > 1 => {
+                    (self.most, self.at.under_way) = (transaction.pdus / 2, None);
+                    return Ok(true);
+                }
+                Taken::Not(_) if transaction.pdus == 1 && transaction.edus > 0 => {
+                    (self.bare, self.at.under_way) = (true, part.delivered.under_way);
+                    return Ok(true);
+                }
+                Taken::Not(error) => {
+                    (self.most, self.bare) = (1, false);
+                    self.refused.push((transaction, error));
+                }
+            }
+        }
+        if !part.is_empty() || more {
+            self.at = part.arrived();
+            self.is_unnoted = true;
+        }
+        if !self.refused.is_empty() && (!more || self.refused.len() >= refused::MOST_REFUSED) {
+            self.doubt().await?;
+        }
+        if self.refused.is_empty() {
+            self.send_passing(pending).await?;
+        }
+        Ok(more || pending.has_passing())
+    }
+
+    /// Sends what is of the moment, as much as fits. Whether it is taken or not, it is not sent again.
+    async fn send_passing(&mut self, pending: &mut Pending) -> Result<(), Stop> {
+        let inner = self.inner;
+        let seen = inner.presence.of_all(pending.take_presence(PRESENCES).into_iter());
+        let presence = (!seen.is_empty()).then(|| edus::presence(&seen, inner.time.now_ms()));
+        let mut edus: Vec<Value> = presence.into_iter().collect();
+        edus.extend(pending.take_typing(EDUS - edus.len()));
+        if !edus.is_empty()
+            && matches!(send(inner, self.server, &Transaction::passing(inner, &edus)).await?, Taken::Whole)
+        {
+            self.doubtful = false;
+        }
+        Ok(())
+    }
+
+    async fn note(&mut self, delivered: Delivered) -> Result<(), StoreError> {
+        let num = self.num;
+        let write = self.inner.store.write([noun(self.server)], move |tx| {
+            tx.deliveries().forget_aside(num, delivered.sent)?;
+            tx.deliveries().put(num, &delivered)
+        });
+        write.await?;
+        self.is_unnoted = false;
+        Ok(())
+    }
+}
+
+fn noun(server: &ServerName) -> Noun {
+    Noun::Name(format!("delivery {server}"))
 }
 
 async fn look(
@@ -163,43 +229,34 @@ async fn look(
     inner.store.read(move |tx| transaction::next(tx, &question)).await
 }
 
-async fn note(inner: &Inner, noun: Noun, server: StringNum, delivered: Delivered) -> Result<(), StoreError> {
-    let write = inner.store.write([noun], move |tx| {
-        tx.deliveries().forget_aside(server, delivered.sent)?;
-        tx.deliveries().put(server, &delivered)
-    });
-    write.await
-}
+impl Transaction {
+    fn new(inner: &Inner, id: String, begun_ts: i64, pdus: &[String], edus: &[Value]) -> Self {
+        let (own, texts) = (json!(inner.own), pdus.join(","));
+        let body =
+            format!("{{\"origin\":{own},\"origin_server_ts\":{begun_ts},\"pdus\":[{texts}],\"edus\":{}}}", json!(edus));
+        Self { id, body: Bytes::from(body), begun_ts, pdus: pdus.len(), edus: edus.len() }
+    }
 
-/// A transaction with a part of what is lacking, and with as much of the rest as fits; a bare one has events alone.
-fn transaction_of(inner: &Inner, part: &Part, pending: &mut Pending, again: bool, bare: bool) -> Option<Transaction> {
-    let mut edus: Vec<Value> = if bare { Vec::new() } else { part.edus.clone() };
-    // One that was sent before stays as it was: who has it already passes over the rest.
-    if !again && !bare {
-        if edus.len() < EDUS {
-            let seen = inner.presence.of_all(pending.take_presence(PRESENCES).into_iter());
-            if !seen.is_empty() {
-                edus.push(edus::presence(&seen, inner.time.now_ms()));
-            }
-        }
-        edus.extend(pending.take_typing(EDUS.saturating_sub(edus.len())));
+    /// With a part of what is lacking, if there is anything in it. A bare one has events alone, and is another.
+    fn covering(inner: &Inner, part: &Part, bare: bool) -> Option<Self> {
+        let UnderWay { upto, begun_ts } = part.delivered.under_way.filter(|_| !part.is_empty())?;
+        let id = format!("{}-{}", part.delivered.sent.0, upto.0);
+        Some(match bare {
+            true => Self::new(inner, id + "-events", begun_ts, &part.pdus, &[]),
+            false => Self::new(inner, id, begun_ts, &part.pdus, &part.edus),
+        })
     }
-    if part.pdus.is_empty() && edus.is_empty() {
-        return None;
+
+    /// With what is of the moment, and covers no positions.
+    fn passing(inner: &Inner, edus: &[Value]) -> Self {
+        let now_ms = inner.time.now_ms();
+        Self::new(inner, passing_id(now_ms), now_ms, &[], edus)
     }
-    let covers = !part.pdus.is_empty() || !part.edus.is_empty();
-    let id = match part.delivered.upto.filter(|_| covers) {
-        Some(upto) => format!("{}-{}", part.delivered.sent.0, upto.0),
-        None => passing_id(inner.time.now_ms()),
-    };
-    let body = format!(
-        "{{\"origin\":{},\"origin_server_ts\":{},\"pdus\":[{}],\"edus\":{}}}",
-        json!(inner.own),
-        inner.time.now_ms(),
-        part.pdus.join(","),
-        Value::Array(edus.clone()),
-    );
-    Some(Transaction { id, body: Bytes::from(body), pdus: part.pdus.len(), edus: edus.len() })
+
+    /// With nothing: whether a server takes any at all.
+    fn empty(inner: &Inner) -> Self {
+        Self::passing(inner, &[])
+    }
 }
 
 /// An id for what is of the moment and covers no positions.

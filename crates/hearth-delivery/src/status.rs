@@ -158,7 +158,7 @@ impl Inner {
             destination,
             task: self.board.task_of(server),
             behind,
-            under_way: delivered.upto.map(|upto| (delivered.sent, upto)),
+            under_way: delivered.under_way.map(|under_way| (delivered.sent, under_way.upto)),
             leaps: delivered.leap.is_some(),
             rooms,
         })

@@ -1,9 +1,15 @@
 //! What a server lacks, as a transaction: pure reading.
 //!
-//! Its id is made of the positions that it covers: the same positions are the same events, however often it is made.
+//! All of it is made of the positions that it covers and of when it was begun, which are written down before it goes: its id, its time,
+//! its events and its receipts. So it is the same to the byte however often it is made, also after a crash, and what waits for a
+//! server that does not answer takes no memory. What has changed meanwhile is missing in it, and never is there more than was: the
+//! content of an event that was redacted, and a receipt that has moved on, which comes with a later one. So a server that took it, and
+//! passes over what comes under the same id again, misses nothing, and one that didn't has all that still holds.
+//!
+//! What is of the moment, typing and presence, covers no positions. It goes in transactions of its own, which are not sent again:
+//! beside events it could not be made once more, and would be lost, or be passed over.
 
-use hearth_matrix::redact::redact;
-use hearth_store::{Delivered, EventNum, Position, RoomNum, StoreError, StringNum, Tx};
+use hearth_store::{Delivered, EventNum, Position, RoomNum, StoreError, StringNum, Tx, UnderWay};
 use serde_json::Value;
 
 use crate::edus;
@@ -47,13 +53,27 @@ pub(crate) struct Part {
 /// An event that a server lacks.
 type Lacking = (Position, EventNum, RoomNum);
 
-/// The next part of what a server lacks. With `delivered.upto` it is the one that was under way.
+impl Part {
+    /// Whether there is anything in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pdus.is_empty() && self.edus.is_empty()
+    }
+
+    /// How far the server is, once it has it.
+    pub(crate) fn arrived(&self) -> Delivered {
+        let Delivered { sent, under_way, leap } = self.delivered;
+        let sent = under_way.map_or(sent, |under_way| under_way.upto);
+        Delivered { sent, under_way: None, leap: leap.filter(|target| sent < *target) }
+    }
+}
+
+/// The next part of what a server lacks. With `delivered.under_way` it is the one that was under way.
 pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreError> {
     let Question { server, delivered, most, .. } = *question;
-    let again = delivered.upto.is_some();
+    let again = delivered.under_way.is_some();
     let most = if again { PDUS } else { most };
     let now = tx.position()?;
-    let end = delivered.upto.unwrap_or(now);
+    let end = delivered.under_way.map_or(now, |under_way| under_way.upto);
     let rooms = tx.deliveries().rooms_with_work(server, delivered.sent)?;
     let mut leap = delivered.leap;
     let mut lacking = match leap {
@@ -97,7 +117,9 @@ pub(crate) fn next(tx: &mut Tx<'_>, question: &Question) -> Result<Part, StoreEr
     }
     let more = more || leap.is_some_and(|target| upto < target);
     let pdus = pdus.into_iter().map(|(_, text)| text).collect();
-    Ok(Part { delivered: Delivered { sent: delivered.sent, upto: Some(upto), leap }, pdus, edus, more })
+    let begun_ts = delivered.under_way.map_or(question.now_ms, |under_way| under_way.begun_ts);
+    let under_way = Some(UnderWay { upto, begun_ts });
+    Ok(Part { delivered: Delivered { sent: delivered.sent, under_way, leap }, pdus, edus, more })
 }
 
 /// Receipts as EDUs.
@@ -178,8 +200,8 @@ fn is_old(tx: &mut Tx<'_>, lacking: &[Lacking], now_ms: i64) -> Result<bool, Sto
     Ok(tx.events().row(*oldest)?.is_some_and(|row| row.origin_server_ts < now_ms - LONG_MS))
 }
 
-/// Events as servers exchange them; of what was redacted meanwhile only that, and nothing of what is gone. As many as fit; `whole`
-/// if it must be all.
+/// Events as servers exchange them; of what was redacted meanwhile only what is left of it, and nothing of what is gone. As many as
+/// fit; `whole` if it must be all.
 fn texts(
     tx: &mut Tx<'_>,
     lacking: &mut Vec<Lacking>,
@@ -191,11 +213,9 @@ fn texts(
     for (n, (position, event, room)) in lacking.iter().enumerate() {
         let room = tx.rooms().by_num(*room)?;
         let Some(pdu) = tx.events().pdus(&room, &[*event])?.pop() else { continue };
-        let redacted = tx.events().row(*event)?.is_some_and(|row| row.redacted_by.is_some());
-        let text = match redacted {
-            true => redact(&pdu.json, room.rules, None).map_err(|error| StoreError::Damaged(error.to_string()))?,
-            false => pdu.json.to_string(),
-        };
+        let is_redacted = tx.events().row(*event)?.is_some_and(|row| row.redacted_by.is_some());
+        let told = if is_redacted { hearth_room::redacted(&pdu, &room)? } else { pdu };
+        let text = told.json.to_string();
         bytes += text.len();
         if bytes > BYTES && n > 0 && !whole {
             lacking.truncate(n);

@@ -152,18 +152,40 @@ impl RemoteError {
         }
     }
 
-    /// Whether it is about what the request holds, and not about who sends it or about the moment: a smaller one may do.
+    /// Whether it seems to be about what the request holds, and not about who sends it or about the moment: a smaller one may do.
     pub fn is_about_content(&self) -> bool {
         match self {
             Self::Request(_) => true,
             // A proxy says so without Matrix's words.
             Self::Refused { status, .. } if *status == StatusCode::PAYLOAD_TOO_LARGE => true,
             Self::Refused { status, errcode, .. } => {
-                matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY) && !errcode.is_empty()
+                // Who does not know the endpoint has not looked at what it got.
+                let looked = !errcode.is_empty() && errcode != "M_UNRECOGNIZED";
+                looked && matches!(*status, StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY)
             }
             _ => false,
         }
     }
+
+    /// What it says of a server that was asked something.
+    fn verdict(&self) -> Verdict {
+        if self.is_failure() { Verdict::Fails } else { Verdict::Well }
+    }
+
+    /// What it says of a server that was given something.
+    fn verdict_on_delivery(&self) -> Verdict {
+        if self.is_about_content() { Verdict::Nothing } else { Verdict::Fails }
+    }
+}
+
+/// What the outcome of a request says of the server.
+enum Verdict {
+    /// It is well.
+    Well,
+    /// It is to be left alone for a while.
+    Fails,
+    /// Neither.
+    Nothing,
 }
 
 impl From<HttpError> for RemoteError {
@@ -366,12 +388,13 @@ impl Remote {
             let response = self.0.client.send(Manner::Federation, request, options.limits).await?;
             if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
         };
-        self.guarded(server, options, exchange, RemoteError::is_failure).await
+        self.guarded(server, options, exchange, RemoteError::verdict).await
     }
 
     /// Sends a signed request that must arrive. Only a JSON object with the status 200 says that it has; all else is a failure,
-    /// after which the server is left alone for a while, unless it is about what the request holds: a web site at the address of a
-    /// server that is gone has many ways to answer.
+    /// after which the server is left alone for a while: a web site at the address of a server that is gone has many ways to
+    /// answer. Where the answer is about what the request holds, it is for the sender to find out which of both is to blame, and
+    /// nothing is noted (see [`Remote::leave_alone`]).
     pub async fn deliver(
         &self,
         server: &ServerName,
@@ -388,7 +411,7 @@ impl Remote {
             }
         };
         let options = SendOptions { limits, ..SendOptions::default() };
-        self.guarded(server, options, exchange, |error| !error.is_about_content()).await
+        self.guarded(server, options, exchange, RemoteError::verdict_on_delivery).await
     }
 
     /// The same for an answer that may be too large for the memory: it is handed over as soon as its head is here, which
@@ -409,7 +432,7 @@ impl Remote {
             let (parts, body) = response.into_parts();
             Err(refusal(Response::from_parts(parts, gather(body, REFUSAL_BYTES).await?)))
         };
-        self.guarded(server, options, exchange, RemoteError::is_failure).await
+        self.guarded(server, options, exchange, RemoteError::verdict).await
     }
 
     /// Does something with a server, if it is not to be left alone, and learns from it how it goes.
@@ -418,7 +441,7 @@ impl Remote {
         server: &ServerName,
         options: SendOptions,
         exchange: impl Future<Output = Result<T, RemoteError>>,
-        is_failure: impl Fn(&RemoteError) -> bool,
+        verdict: impl Fn(&RemoteError) -> Verdict,
     ) -> Result<T, RemoteError> {
         let ourselves = *server == self.0.server_name;
         if ourselves && !options.even_to_ourselves {
@@ -439,10 +462,17 @@ impl Remote {
         // Discovery's time counts, too.
         let outcome = tokio::time::timeout(options.limits.timeout, exchange).await.unwrap_or(Err(RemoteError::Timeout));
         metrics::counter!("hearth_remote_requests_total", "outcome" => outcome_name(&outcome)).increment(1);
-        match &outcome {
-            Err(RemoteError::Timeout | RemoteError::Refused { .. } | RemoteError::Broken(_)) if options.is_aside => {}
-            Err(RemoteError::Request(_)) => {}
-            Err(error) if is_failure(error) => self.failed(server, begun, error.to_string()).await?,
+        let verdict = match &outcome {
+            Ok(_) => Verdict::Well,
+            Err(RemoteError::Timeout | RemoteError::Refused { .. } | RemoteError::Broken(_)) if options.is_aside => {
+                Verdict::Nothing
+            }
+            Err(RemoteError::Request(_)) => Verdict::Nothing,
+            Err(error) => verdict(error),
+        };
+        match (verdict, &outcome) {
+            (Verdict::Nothing, _) => {}
+            (Verdict::Fails, Err(error)) => self.failed(server, begun, error.to_string()).await?,
             _ => {
                 let failed = before.as_ref().is_some_and(|before| before.failures > 0);
                 self.succeeded(server, before).await?;
@@ -493,6 +523,14 @@ impl Remote {
     pub async fn destination(&self, server: &ServerName) -> Result<Option<Destination>, StoreError> {
         let name = server.to_string();
         self.0.store.read(move |tx| tx.destinations().get(&name)).await
+    }
+
+    /// A server answers, but not so that it is of use, for a reason that only the sender can see: it is left alone for a while, like
+    /// one that fails. Until when it is.
+    pub async fn leave_alone(&self, server: &ServerName, reason: &RemoteError) -> Result<i64, StoreError> {
+        let now = self.0.time.now_ms();
+        self.failed(server, now, reason.to_string()).await?;
+        Ok(self.destination(server).await?.map_or(now, |destination| destination.retry_ts))
     }
 
     /// Whether a server failed lately, so that nobody asks it anything without need.

@@ -45,7 +45,7 @@ pub use membership::MemberAction;
 pub use mutual_rooms::MutualRooms;
 pub use receipts::{NewReceipt, ReadMarkers};
 pub use send::Txn;
-pub use servers::RemoteReceipt;
+pub use servers::{RemoteReceipt, redacted};
 pub use typing::{Typing, TypingInRoom};
 
 /// What rooms are told by the settings.

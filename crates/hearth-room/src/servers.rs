@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_matrix::Pdu;
-use hearth_matrix::redact::redact;
 use hearth_matrix::ruma::{
     OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName, UserId,
 };
@@ -72,7 +71,9 @@ impl Rooms {
         read.await?
     }
 
-    /// Events as a server gets them: what it may not see, and what was redacted, without content.
+    /// Events, the newest first, as a server gets them: what it may not see, and what was redacted, without content, unless others
+    /// are judged by that. From the first of which it takes too long to find out whether the server may see it, all are left out:
+    /// it can ask for them again, or somebody else.
     pub async fn shown_to(&self, server: &ServerName, pdus: Vec<Arc<Pdu>>) -> Result<Vec<String>, RoomError> {
         let server = server.to_owned();
         let read = self.inner.store.read(move |tx| {
@@ -81,14 +82,10 @@ impl Rooms {
             for pdu in &pdus {
                 let Some(room) = tx.rooms().by_id(&pdu.room_id)? else { continue };
                 let Some(row) = tx.events().by_id(&room, &pdu.event_id)? else { continue };
-                let may_see = sight.may_see(tx, &room, &row, pdu)?;
-                shown.push(match row.redacted_by {
-                    _ if !may_see => {
-                        redact(&pdu.json, room.rules, None).map_err(|error| StoreError::Damaged(error.to_string()))?
-                    }
-                    Some(_) => redacted(pdu, &room)?.unwrap_or_else(|| pdu.clone()).json.to_string(),
-                    None => pdu.json.to_string(),
-                });
+                let Some(may_see) = sight.may_see(tx, &room, &row, pdu)? else { break };
+                let is_whole = may_see && row.redacted_by.is_none();
+                let told = if is_whole { pdu.clone() } else { redacted(pdu, &room)? };
+                shown.push(told.json.to_string());
             }
             Ok(shown)
         });
@@ -249,18 +246,18 @@ pub(crate) fn served(tx: &mut Tx<'_>, room: &RoomRecord, nums: &[EventNum]) -> R
         ids.insert(tx.events().id(num)?);
     }
     for pdu in pdus.iter_mut().filter(|pdu| ids.contains(&pdu.event_id)) {
-        if let Some(redacted) = redacted(pdu, room)? {
-            *pdu = redacted;
-        }
+        *pdu = redacted(pdu, room)?;
     }
     Ok(pdus)
 }
 
-/// An event without what a redaction takes away, unless others are judged by that.
-pub(crate) fn redacted(pdu: &Pdu, room: &RoomRecord) -> Result<Option<Arc<Pdu>>, StoreError> {
+/// An event as other servers are told it when it was redacted: without what that takes away, unless they are judged by it. What is
+/// told of redacted events to whomever, by whichever way, goes through here: who has an event whole and who has the rest of it alone
+/// would not agree.
+pub fn redacted(pdu: &Arc<Pdu>, room: &RoomRecord) -> Result<Arc<Pdu>, StoreError> {
     let redacted = pdu.redacted(room.rules);
     let redacted = redacted.map_err(|error| StoreError::Damaged(format!("{}: {error}", pdu.event_id)))?;
-    Ok(redacted.map(Arc::new))
+    Ok(redacted.map_or_else(|| pdu.clone(), Arc::new))
 }
 
 /// A room that we are in and that lets a server take part.

@@ -65,9 +65,7 @@ fn events(appender: &mut Appender<'_, '_>, member: &Pdu) -> Result<Vec<Arc<Pdu>>
     let nums: Vec<i64> = events.iter().map(|(num, _)| num.0).collect();
     let among = appender.tx.events().redacted_among(&nums)?;
     for (_, pdu) in events.iter_mut().filter(|(num, _)| among.contains(num)) {
-        if let Some(redacted) = redacted(pdu, &appender.room)? {
-            *pdu = redacted;
-        }
+        *pdu = redacted(pdu, &appender.room)?;
     }
     Ok(events.into_iter().map(|(_, pdu)| pdu).collect())
 }

@@ -453,10 +453,11 @@ CREATE INDEX destinations_failing ON destinations (failing_since_ts) WHERE failu
 
 -- How far each got what is for it. What it lacks is found by position; nothing is written down per event.
 CREATE TABLE deliveries (
-    server id_key(),
-    sent   BIGINT NOT NULL,  -- it has all up to this position
-    upto   BIGINT,           -- a transaction is under way: what comes after `sent` up to here
-    leap   BIGINT            -- it was away for long: of each room only the newest event up to here
+    server   id_key(),
+    sent     BIGINT NOT NULL,  -- it has all up to this position
+    upto     BIGINT,           -- a transaction is under way: what comes after `sent` up to here
+    begun_ts BIGINT NOT NULL,  -- when that was sent first
+    leap     BIGINT            -- it was away for long: of each room only the newest event up to here
 );
 
 -- Events for servers that have no members in their room: the end of an invite or of a knock.

@@ -247,6 +247,13 @@ fn is_unknown_endpoint(error: &Unanswered) -> bool {
     }
 }
 
+/// Whether a server that refuses an invite may know the first version of the endpoint only. Spec: server-server API,
+/// `PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`.
+fn is_perhaps_older(error: &Unanswered) -> bool {
+    let refused = |refusal: &Refusal| matches!(refusal.status, 400 | 404);
+    is_unknown_endpoint(error) || matches!(error, Unanswered::Refused(refusal) if refused(refusal))
+}
+
 fn text(event: Box<RawValue>) -> String {
     String::from(Box::<str>::from(event))
 }
@@ -517,14 +524,15 @@ impl Neighbours for OverHttp {
                 serde_json::json!(version)
             );
             let answer = self.put(server, &[&["v2"], &path[..]].concat(), body, INVITE).await;
+            // Older servers know no other rooms.
+            let is_old_room = matches!(version, RoomVersionId::V1 | RoomVersionId::V2);
             let Invited { event } = match answer {
-                // Older servers know no other rooms.
-                Err(error)
-                    if is_unknown_endpoint(&error) && matches!(version, RoomVersionId::V1 | RoomVersionId::V2) =>
-                {
+                Err(error) if is_old_room && is_perhaps_older(&error) => {
                     let Some(event) = event.strip_suffix('}') else { return Err(error) };
                     let body = format!("{event},\"unsigned\":{{\"invite_room_state\":[{room_state}]}}}}");
-                    self.put_first_version(server, &path, body, INVITE).await?
+                    let answer = self.put_first_version(server, &path, body, INVITE).await;
+                    // Who knows the second version has said why not.
+                    answer.map_err(|older| if is_unknown_endpoint(&error) { older } else { error })?
                 }
                 answer => answer?,
             };

@@ -41,6 +41,9 @@ async fn event(doors: Doors, Signed { origin, request }: Signed<get_event::v1::R
     let standing = found.filter(|(_, standing)| *standing != Standing::Rejected);
     let (pdu, _) = standing.ok_or_else(|| ApiError::not_found("There is no such event"))?;
     let shown = doors.rooms.shown_to(&origin, vec![pdu]).await?;
+    if shown.is_empty() {
+        return Err(ApiError::not_found("Whether you may see this event takes too long to find out"));
+    }
     Ok(transaction_of(&doors, &shown))
 }
 
@@ -102,8 +105,10 @@ async fn missing_events(
         limit: u32::try_from(number(request.limit)).unwrap_or(u32::MAX),
         min_depth: request.min_depth.into(),
     };
-    let events = doors.rooms.missing_events(&room_id, question).await?;
-    let shown = doors.rooms.shown_to(&origin, events).await?;
+    let mut events = doors.rooms.missing_events(&room_id, question).await?;
+    events.reverse();
+    let mut shown = doors.rooms.shown_to(&origin, events).await?;
+    shown.reverse();
     Ok(json_text(format!("{{\"events\":[{}]}}", shown.join(","))))
 }
 

@@ -287,6 +287,8 @@ async fn what_must_arrive_has_only_if_the_answer_says_so() {
         (204, "", Some("204")),
         (302, "", Some("302")),
         (400, "<html>", Some("400")),
+        (400, r#"{"errcode":"M_UNRECOGNIZED","error":"what?"}"#, Some("400 Bad Request M_UNRECOGNIZED: what?")),
+        (422, r#"{"error":"what?"}"#, Some("422")),
         (400, r#"{"errcode":"M_BAD_JSON","error":"no"}"#, None),
         (413, "<html>", None),
     ];
@@ -312,6 +314,16 @@ async fn what_must_arrive_has_only_if_the_answer_says_so() {
             assert!(known.last_error.as_deref().is_some_and(|error| error.contains(failure)), "{known:?}");
         } else {
             assert_eq!((begun, known.failures), (60, 0), "{status}");
+            // Until the sender says that it is the server.
+            let error = remote.deliver(&b.name, request(), Limits::default()).await.unwrap_err();
+            let mut waits = Vec::new();
+            for _ in 0..3 {
+                let until = remote.leave_alone(&b.name, &error).await.unwrap();
+                waits.push(until - time.now_ms());
+                time.advance(waits[waits.len() - 1]);
+                remote.deliver(&b.name, request(), Limits::default()).await.unwrap_err();
+            }
+            assert!(waits.is_sorted_by(|one, next| one < next), "{status}: {waits:?}");
         }
         drop(server);
         let _server = b.start(&world, says("{\"pdus\":{}}")).await;

@@ -9,10 +9,19 @@ use crate::{EventNum, Position, RoomNum, StoreError, StringNum, Tx, UserNum};
 pub struct Delivered {
     /// It has everything up to here.
     pub sent: Position,
-    /// A transaction with what comes after that, up to here, is under way.
-    pub upto: Option<Position>,
+    /// A transaction with what comes after that is under way.
+    pub under_way: Option<UnderWay>,
     /// It was away for long: of each room it gets only the newest event up to here.
     pub leap: Option<Position>,
+}
+
+/// A transaction that has been sent and may have arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Up to where.
+    pub upto: Position,
+    /// When it was sent first, milliseconds since the epoch.
+    pub begun_ts: i64,
 }
 
 /// A stay of a server in a room: after `since`, up to and with `until`.
@@ -63,11 +72,12 @@ impl<'c> Tx<'c> {
 impl Deliveries<'_, '_> {
     /// How far a server got.
     pub fn get(&mut self, server: StringNum) -> Result<Option<Delivered>, StoreError> {
-        self.tx.one("SELECT sent, upto, leap FROM deliveries WHERE server = $1", &[server.into()], |row| {
+        self.tx.one("SELECT sent, upto, begun_ts, leap FROM deliveries WHERE server = $1", &[server.into()], |row| {
+            let begun_ts = row.int(2)?;
             Ok(Delivered {
                 sent: Position(row.int(0)?),
-                upto: row.opt_int(1)?.map(Position),
-                leap: row.opt_int(2)?.map(Position),
+                under_way: row.opt_int(1)?.map(|upto| UnderWay { upto: Position(upto), begun_ts }),
+                leap: row.opt_int(3)?.map(Position),
             })
         })
     }
@@ -75,12 +85,14 @@ impl Deliveries<'_, '_> {
     /// Writes down how far a server got. One sender at a time does.
     pub fn put(&mut self, server: StringNum, delivered: &Delivered) -> Result<(), StoreError> {
         self.tx.exec(
-            "INSERT INTO deliveries (server, sent, upto, leap) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (server) DO UPDATE SET sent = excluded.sent, upto = excluded.upto, leap = excluded.leap",
+            "INSERT INTO deliveries (server, sent, upto, begun_ts, leap) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (server) DO UPDATE SET sent = excluded.sent, upto = excluded.upto,
+               begun_ts = excluded.begun_ts, leap = excluded.leap",
             &[
                 server.into(),
                 delivered.sent.0.into(),
-                delivered.upto.map(|position| position.0).into(),
+                delivered.under_way.map(|under_way| under_way.upto.0).into(),
+                delivered.under_way.map_or(0, |under_way| under_way.begun_ts).into(),
                 delivered.leap.map(|position| position.0).into(),
             ],
         )
@@ -197,8 +209,8 @@ impl Deliveries<'_, '_> {
         )
     }
 
-    /// Receipts of our users in rooms that a server is in, which changed in `after < position <= upto`, oldest first, at most
-    /// `limit`.
+    /// Receipts of our users in rooms that a server is in, which changed in `after < position <= upto` and since it came in, oldest
+    /// first, at most `limit`.
     pub fn receipts(
         &mut self,
         server: StringNum,
@@ -209,7 +221,8 @@ impl Deliveries<'_, '_> {
         self.tx.query(
             "SELECT r.room, r.usr, r.thread, r.event, r.ts, r.position FROM receipts r
              WHERE r.outbound = 1 AND r.position > $1 AND r.position <= $2
-               AND EXISTS (SELECT 1 FROM room_servers s WHERE s.room = r.room AND s.server = $3 AND s.until IS NULL)
+               AND EXISTS (SELECT 1 FROM room_servers s WHERE s.room = r.room AND s.server = $3
+                           AND s.until IS NULL AND s.since < r.position)
              ORDER BY r.position LIMIT $4",
             &[after.0.into(), upto.0.into(), server.into(), limit.into()],
             |row| {

@@ -32,7 +32,7 @@ pub use accounts::{
 };
 pub use backlogs::Backlog;
 pub use blobs::{Blob, BlobClaim, Blobs, Collected, Thumbnail, ThumbnailKind};
-pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay};
+pub use deliveries::{Delivered, Deliveries, OutboundReceipt, ServerStay, UnderWay};
 pub use destinations::{Destination, Destinations};
 pub use events::{DecidedMember, EventRow, Events, MemberChange, NewEvent, RoomPlace, Standing, Visibility};
 pub use graph::{KeptEvent, OpenGap};

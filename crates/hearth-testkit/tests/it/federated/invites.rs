@@ -1,5 +1,11 @@
 //! Invites from server to server: accepted, declined, taken back, refused.
 
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
+use hearth_api::Resource;
+use hearth_api::serve::Serving;
 use hearth_testkit::{Federation, json, on_each_backend_together};
 
 use super::*;
@@ -244,6 +250,53 @@ async fn a_refused_invite_leaves_the_room_as_it_was() {
         assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
     })
     .await;
+}
+
+/// How a server answers invites, by the version of the endpoint; with none as it does.
+type Old = fn(&str) -> Option<(u16, &'static str)>;
+
+/// Lets a server answer invites as old ones do.
+async fn grow_old(federation: &Federation, n: usize, answers: Old) -> Serving {
+    let router = hearth_api::router(federation.servers[n].running().doors().clone(), &[Resource::Federation]);
+    let router = router.layer(middleware::from_fn(move |request: Request, next: Next| async move {
+        let version = request.uri().path().strip_prefix("/_matrix/federation/").and_then(|path| path.split_once('/'));
+        match version.filter(|(_, rest)| rest.starts_with("invite/")).and_then(|(version, _)| answers(version)) {
+            Some((status, body)) => (StatusCode::from_u16(status).expect("a status"), body.to_owned()).into_response(),
+            None => next.run(request).await,
+        }
+    }));
+    federation.answer_for(n, router).await
+}
+
+// endpoint: PUT /_matrix/federation/v1/invite/{roomId}/{eventId}
+// endpoint: PUT /_matrix/federation/v2/invite/{roomId}/{eventId}
+#[tokio::test]
+async fn who_may_know_the_old_way_to_invite_only_is_invited_that_way() {
+    const UNKNOWN: &str = r#"{"errcode":"M_UNRECOGNIZED","error":"What?"}"#;
+    const INVALID: &str = r#"{"errcode":"M_INVALID_PARAM","error":"Not so"}"#;
+    const FORBIDDEN: &str = r#"{"errcode":"M_FORBIDDEN","error":"No"}"#;
+    let federation = Federation::start(2).await;
+    let (alice, bob) = (federation.servers[0].user("alice").await, federation.servers[1].user("bob").await);
+    // Only in rooms that such a server can know; what it hears otherwise is what the inviter hears.
+    let cases: [(Old, &str, u16, &str); 8] = [
+        (|version| (version == "v2").then_some((404, "")), "1", 200, ""),
+        (|version| (version == "v2").then_some((400, "<html>")), "2", 200, ""),
+        (|version| (version == "v2").then_some((400, UNKNOWN)), "1", 200, ""),
+        (|version| (version == "v2").then_some((400, INVALID)), "1", 200, ""),
+        (|version| (version == "v2").then_some((400, INVALID)), "3", 502, "M_UNKNOWN"),
+        (|version| (version == "v2").then_some((403, FORBIDDEN)), "1", 403, "M_FORBIDDEN"),
+        (|version| Some(if version == "v2" { (404, UNKNOWN) } else { (403, FORBIDDEN) }), "1", 403, "M_FORBIDDEN"),
+        (|version| Some(if version == "v2" { (400, INVALID) } else { (403, FORBIDDEN) }), "1", 502, "M_UNKNOWN"),
+    ];
+    for (n, (answers, version, expected, errcode)) in cases.into_iter().enumerate() {
+        let _serving = grow_old(&federation, 1, answers).await;
+        let room = private_room(&alice, version, &[]).await;
+        let (status, answer) = invite(&alice, &room, &bob.user_id).await;
+        assert_eq!((status, answer["errcode"].as_str().unwrap_or_default()), (expected, errcode), "{n}: {answer}");
+        if expected == 200 {
+            until("he is invited", async || sync(&bob, None).await["rooms"]["invite"][&room].is_object()).await;
+        }
+    }
 }
 
 // endpoint: PUT /_matrix/federation/v2/invite/{roomId}/{eventId}
