@@ -12,7 +12,7 @@ use hearth_store::{Noun, Store, Tx};
 use serde_json::json;
 
 use crate::append::{Appender, Decision, Submission};
-use crate::{RoomError, Rooms, RoomsConfig, member_content, membership};
+use crate::{RoomError, Rooms, RoomsConfig, member_content, membership, power_levels};
 
 /// Which rules a new room starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ fn drafts(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Vec<
 
     let given = |kind: &str| request.initial_state.iter().any(|draft| draft.kind == kind);
     if !given("m.room.power_levels") {
-        drafts.push(Draft::state("m.room.power_levels", "", power_levels(new)));
+        drafts.push(Draft::state("m.room.power_levels", "", default_levels(new)));
     }
     if let Some(alias) = new.alias.as_ref().filter(|_| !given("m.room.canonical_alias")) {
         drafts.push(Draft::state("m.room.canonical_alias", "", object(json!({ "alias": alias }))));
@@ -244,6 +244,11 @@ fn drafts(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Vec<
             return Ok(Err(refusal));
         }
         drafts.push(draft.clone());
+    }
+    for draft in drafts.iter().filter(|draft| draft.kind == "m.room.power_levels") {
+        if let Err(refusal) = power_levels::check(&draft.content, new.rules) {
+            return Ok(Err(refusal));
+        }
     }
     if let Some(name) = &request.name {
         drafts.push(Draft::state("m.room.name", "", object(json!({ "name": name }))));
@@ -288,7 +293,7 @@ fn own_aliases(tx: &mut Tx<'_>, draft: &Draft, new: &NewRoom) -> Decision<()> {
 
 /// The default power levels with the asker's changes. Creators of version 12 rooms stand above all levels and must not be
 /// named.
-fn power_levels(new: &NewRoom) -> CanonicalJsonObject {
+fn default_levels(new: &NewRoom) -> CanonicalJsonObject {
     let request = &new.request;
     let creators_above = new.rules.authorization.explicitly_privilege_room_creators;
     let mut users = serde_json::Map::new();

@@ -18,6 +18,7 @@ mod member_content;
 mod membership;
 mod mutual_rooms;
 mod policy;
+mod power_levels;
 mod profile;
 mod receipts;
 mod resolution;

@@ -11,7 +11,7 @@ use hearth_store::{DeviceNum, Membership};
 use crate::append::{Appender, Decision};
 use crate::canonical_alias::{self, Followed};
 use crate::turn::{Step, Work};
-use crate::{RoomError, Rooms, annotations, guests, membership};
+use crate::{RoomError, Rooms, annotations, guests, membership, power_levels};
 
 /// A client's transaction: the same one again makes no second event.
 #[derive(Clone, Debug)]
@@ -109,6 +109,9 @@ impl Rooms {
                     }
                 }
                 "m.room.power_levels" => {
+                    if let Err(refusal) = power_levels::check(&draft.content, appender.room_rules()) {
+                        return Ok(Err(refusal));
+                    }
                     if let Err(refusal) = check_creators(appender, &draft.content)? {
                         return Ok(Err(refusal));
                     }

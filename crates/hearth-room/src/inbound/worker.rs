@@ -104,11 +104,11 @@ impl Rooms {
         let rooms = self.clone();
         tokio::spawn(async move {
             while let Err(error) = work(&rooms, &room_id, &bell).await {
-                tracing::error!(room = %room_id, %error, "remote events of a room could not be worked at");
                 if is_closed(&error) {
                     rooms.inner.inbound.workers().remove(&room_id);
                     return;
                 }
+                tracing::error!(room = %room_id, %error, "remote events of a room could not be worked at");
                 tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
             }
         });

@@ -102,6 +102,42 @@ async fn state_is_set_with_and_without_a_slash_at_the_end() {
     .await;
 }
 
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}
+// endpoint: POST /_matrix/client/v3/createRoom
+#[tokio::test]
+async fn power_levels_must_be_levels_in_every_room_version() {
+    on_each_backend(async |server| {
+        let alice = server.user("alice").await;
+        for version in ["1", "5", "9", "10", "12"] {
+            let room = create_room(&alice, json!({ "room_version": version })).await;
+            let path = format!("/_matrix/client/v3/rooms/{room}/state/m.room.power_levels/");
+            let (_, good) = alice.get(&path).await;
+            for (name, wrong) in [
+                ("notifications", json!("none")),
+                ("notifications", json!({ "room": [] })),
+                ("events", json!([])),
+                ("users", json!({ "nobody": 5 })),
+                ("ban", json!(null)),
+                ("kick", json!("much")),
+            ] {
+                let mut content = good.clone();
+                content[name] = wrong;
+                let (status, answer) = alice.put(&path, &content).await;
+                assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_JSON")), "version {version}: {content}");
+                let request =
+                    json!({ "room_version": version, "power_level_content_override": { name: content[name] } });
+                let (status, answer) = alice.post("/_matrix/client/v3/createRoom", &request).await;
+                assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_JSON")), "version {version}: {request}");
+            }
+            let mut content = good.clone();
+            content["kick"] = json!("51");
+            let expected = if matches!(version, "10" | "12") { 400 } else { 200 };
+            assert_eq!(alice.put(&path, &content).await.0, expected, "version {version}");
+        }
+    })
+    .await;
+}
+
 // endpoint: PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}
 #[tokio::test]
 async fn redaction_takes_the_author_or_power() {
