@@ -162,6 +162,35 @@ async fn creators_are_given_no_level_from_version_12_on() {
     .await;
 }
 
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/
+#[tokio::test]
+async fn a_named_level_that_is_absent_may_be_given_by_whoever_gives_no_more_than_his_own() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        for version in ["1", "9", "12"] {
+            let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": version })).await;
+            assert_eq!(act(&bob, &room, "join", json!({})).await, fine());
+            let path = format!("/_matrix/client/v3/rooms/{room}/state/m.room.power_levels/");
+            let mut levels = json!({ "users": { &bob.user_id: 25 }, "events": { "m.room.power_levels": 25 } });
+            if version != "12" {
+                levels["users"][&alice.user_id] = json!(100);
+            }
+            assert_eq!(alice.put(&path, &levels).await.0, 200, "version {version}");
+            let with_ban = |level: i32| {
+                let mut levels = levels.clone();
+                levels["ban"] = json!(level);
+                levels
+            };
+            assert_eq!(bob.put(&path, &with_ban(26)).await.0, 403, "version {version}: above his own");
+            let (status, answer) = bob.put(&path, &with_ban(25)).await;
+            assert_eq!(status, 200, "version {version}: {answer}");
+            let (status, answer) = bob.put(&path, &levels).await;
+            assert_eq!(status, 200, "version {version}: taken away again: {answer}");
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn nobody_reacts_twice_in_the_same_way() {
     on_each_backend(async |server| {
