@@ -187,10 +187,20 @@ async fn the_directory_is_open_to_other_servers_if_the_settings_say_so() {
             assert_eq!((status, &found["chunk"][0]["room_id"]), (200, &json!(room)), "{found}");
             assert_eq!(found["chunk"].as_array().unwrap().len(), 1);
             // No bridge lists rooms.
-            let bridged = json!({ "third_party_instance_id": "irc-freenode" });
             let path = "/_matrix/federation/v1/publicRooms";
-            let (status, none) = ask(&federation, 1, 0, "POST", path, Some(bridged)).await;
-            assert_eq!((status, &none["chunk"]), (200, &json!([])), "{none}");
+            let rooms = async |method: &str, query: &str, body: Option<Value>| {
+                let (status, page) = ask(&federation, 1, 0, method, &format!("{path}{query}"), body).await;
+                assert_eq!(status, 200, "{page}");
+                page["chunk"].as_array().map(Vec::len)
+            };
+            let bridged = json!({ "third_party_instance_id": "irc-freenode" });
+            assert_eq!(rooms("POST", "", Some(bridged)).await, Some(0));
+            assert_eq!(rooms("GET", "?third_party_instance_id=irc-freenode", None).await, Some(0));
+            let of_bridge = "?include_all_networks=false&third_party_instance_id=irc-freenode";
+            assert_eq!(rooms("GET", of_bridge, None).await, Some(0));
+            assert_eq!(rooms("POST", "", Some(json!({ "include_all_networks": true }))).await, Some(2));
+            assert_eq!(rooms("GET", "?include_all_networks=true", None).await, Some(2));
+            assert_eq!(rooms("GET", "?limit=1", None).await, Some(1));
         },
     )
     .await;
