@@ -13,10 +13,19 @@ use crate::{
 };
 
 /// An event of ours as a template: without what whoever signs it adds.
+///
+/// The schema of the handshakes lists an `origin`, "the name of the resident homeserver". No event format has one any more, and
+/// no server asks for it; but servers sign what they are given (Synapse does), so it would stand in events of theirs, and
+/// name us as where they come from. Synapse's templates are without it, too.
 pub fn template_of(pdu: &Pdu) -> Result<String, serde_json::Error> {
     let mut event = Object::parse(&pdu.json)?;
-    event.retain(|key, _| !matches!(key, "hashes" | "signatures" | "event_id" | "unsigned"));
+    event.retain(|key, _| !is_of_signer(key));
     Ok(event.to_canonical())
+}
+
+/// Whether a field of an event is for whoever signs it to say. Of `origin` he says nothing.
+fn is_of_signer(key: &str) -> bool {
+    matches!(key, "hashes" | "signatures" | "event_id" | "unsigned" | "origin")
 }
 
 /// What makes an event of a template.
@@ -40,7 +49,7 @@ pub fn complete(template: &str, with: &Completion<'_>, rules: &RoomVersionRules)
     let more = serde_json::to_string(with.content).map_err(json)?;
     let more = Object::parse(&more).map_err(json)?;
     let mut event = Object::parse(template).map_err(json)?;
-    event.retain(|key, _| !matches!(key, "hashes" | "signatures" | "event_id" | "unsigned"));
+    event.retain(|key, _| !is_of_signer(key));
     let content = event.object_mut("content");
     for (key, value) in more.iter() {
         if content.get(key).is_none() {
