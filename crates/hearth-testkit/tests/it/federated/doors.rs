@@ -240,3 +240,20 @@ async fn profiles_of_other_servers_are_asked_for() {
     })
     .await;
 }
+
+// endpoint: GET /_matrix/federation/v1/query/{queryType}
+#[tokio::test]
+async fn servers_ask_nothing_else_of_us() {
+    on_each_backend_together(2, async |federation| {
+        for query in ["query/client_keys", "query/org.example.weather?at=here", "query/Profile"] {
+            let (status, answer) = ask(&federation, 1, 0, "GET", &federation_path(query), None).await;
+            assert_eq!((status, &answer["errcode"]), (404, &json!("M_UNRECOGNIZED")), "{query}: {answer}");
+        }
+        // Strangers learn as little as of what is known.
+        for query in ["query/client_keys", "query/profile"] {
+            let (status, answer) = federation.servers[0].get(&federation_path(query)).await;
+            assert_eq!((status, &answer["errcode"]), (401, &json!("M_UNAUTHORIZED")), "{query}: {answer}");
+        }
+    })
+    .await;
+}
