@@ -13,9 +13,13 @@ use crate::{
 };
 
 /// An event of ours as a template: without what whoever signs it adds.
+///
+/// The schema of the handshakes lists an `origin`, "the name of the resident homeserver". No event format has one any more, and
+/// no server asks for it; but servers sign what they are given (Synapse does), so it would stand in events of theirs, and
+/// name us as where they come from. Synapse's templates are without it, too.
 pub fn template_of(pdu: &Pdu) -> Result<String, serde_json::Error> {
     let mut event = Object::parse(&pdu.json)?;
-    event.retain(|key, _| !matches!(key, "hashes" | "signatures" | "event_id" | "unsigned"));
+    event.retain(|key, _| !is_of_signer(key));
     Ok(event.to_canonical())
 }
 
@@ -29,6 +33,11 @@ pub fn member_template(template: &str) -> Result<String, serde_json::Error> {
     let content = event.object_mut("content");
     content.retain(|key, _| matches!(key, "membership" | "join_authorised_via_users_server"));
     Ok(event.to_canonical())
+}
+
+/// Whether a field of an event is for whoever signs it to say. Of `origin` he says nothing.
+fn is_of_signer(key: &str) -> bool {
+    matches!(key, "hashes" | "signatures" | "event_id" | "unsigned" | "origin")
 }
 
 /// What makes an event of a template.
@@ -52,14 +61,13 @@ pub fn complete(template: &str, with: &Completion<'_>, rules: &RoomVersionRules)
     let more = serde_json::to_string(with.content).map_err(json)?;
     let more = Object::parse(&more).map_err(json)?;
     let mut event = Object::parse(template).map_err(json)?;
-    event.retain(|key, _| !matches!(key, "hashes" | "signatures" | "event_id" | "unsigned"));
+    event.retain(|key, _| !is_of_signer(key));
     let content = event.object_mut("content");
     for (key, value) in more.iter() {
         if content.get(key).is_none() {
             content.insert(key.to_owned(), value.clone());
         }
     }
-    event.insert("origin", Json::Str(with.server_name.as_str().into()));
     event.insert("origin_server_ts", Json::Int(with.origin_server_ts));
     if rules.event_id_format == EventIdFormatVersion::V1 {
         event.insert("event_id", Json::Str(format!("${}:{}", with.opaque, with.server_name).into()));

@@ -475,7 +475,7 @@ impl<'t, 'c> Appender<'t, 'c> {
             outbound,
             partial,
             prev_events,
-            auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
+            auth_events: if pdu.state_key.is_some() { auth_events } else { Vec::new() },
             visibility,
             room_order: self.tip.room_order,
             counted,
@@ -725,19 +725,6 @@ fn history_visibility(event: &Pdu) -> Visibility {
     }
     let content = serde_json::from_str::<Content>(event.content.get()).ok();
     Visibility::from_spec(content.and_then(|c| c.history_visibility).as_deref())
-}
-
-/// Events that other events can name as what allows them.
-pub(crate) fn is_auth_event(pdu: &Pdu) -> bool {
-    pdu.state_key.is_some()
-        && matches!(
-            &*pdu.kind,
-            "m.room.create"
-                | "m.room.power_levels"
-                | "m.room.join_rules"
-                | "m.room.member"
-                | "m.room.third_party_invite"
-        )
 }
 
 /// What an event relates to, and how.

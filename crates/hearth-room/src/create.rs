@@ -246,8 +246,8 @@ fn drafts(tx: &mut Tx<'_>, config: &RoomsConfig, new: &NewRoom) -> Decision<Vec<
         drafts.push(draft.clone());
     }
     for draft in drafts.iter().filter(|draft| draft.kind == "m.room.power_levels") {
-        if let Err(refusal) = power_levels::check(&draft.content, new.rules) {
-            return Ok(Err(refusal));
+        if let Err(reason) = power_levels::check(&draft.content, new.rules) {
+            return Ok(Err(RoomError::InvalidRoomState(reason)));
         }
     }
     if let Some(name) = &request.name {

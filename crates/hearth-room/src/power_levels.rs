@@ -7,14 +7,12 @@
 use hearth_matrix::RoomVersionRules;
 use hearth_matrix::ruma::{CanonicalJsonObject, CanonicalJsonValue, UserId};
 
-use crate::RoomError;
-
 const LEVELS: [&str; 7] = ["ban", "events_default", "invite", "kick", "redact", "state_default", "users_default"];
 const MAPS: [&str; 3] = ["events", "notifications", "users"];
 
-/// Refuses a content with levels that are none.
-pub(crate) fn check(content: &CanonicalJsonObject, rules: &RoomVersionRules) -> Result<(), RoomError> {
-    let wrong = |what: &str| Err(RoomError::BadEvent(format!("{what} of m.room.power_levels is no power level")));
+/// Why a content has levels that are none, if so.
+pub(crate) fn check(content: &CanonicalJsonObject, rules: &RoomVersionRules) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("{what} of m.room.power_levels is no power level"));
     let is_level = |value: &CanonicalJsonValue| match value {
         CanonicalJsonValue::Integer(_) => true,
         // Until room version 10 it may be written as a string.
@@ -32,7 +30,7 @@ pub(crate) fn check(content: &CanonicalJsonObject, rules: &RoomVersionRules) -> 
         let levels = match content.get(name) {
             None => continue,
             Some(CanonicalJsonValue::Object(levels)) => levels,
-            Some(_) => return Err(RoomError::BadEvent(format!("{name} of m.room.power_levels is no object"))),
+            Some(_) => return Err(format!("{name} of m.room.power_levels is no object")),
         };
         if let Some((key, _)) = levels.iter().find(|(_, level)| !is_level(level)) {
             return wrong(&format!("{key:?} in {name}"));
@@ -40,7 +38,7 @@ pub(crate) fn check(content: &CanonicalJsonObject, rules: &RoomVersionRules) -> 
         if name == "users"
             && let Some(key) = levels.keys().find(|key| <&UserId>::try_from(key.as_str()).is_err())
         {
-            return Err(RoomError::BadEvent(format!("{key:?} in users of m.room.power_levels is no user id")));
+            return Err(format!("{key:?} in users of m.room.power_levels is no user id"));
         }
     }
     Ok(())

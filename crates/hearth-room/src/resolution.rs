@@ -131,7 +131,7 @@ impl<'a, 't, 'c> Resolving<'a, 't, 'c> {
         let mut auth_events: Vec<EventNum> =
             tx.events().auth_edges(&[num.0])?.into_iter().map(|(_, auth)| auth).collect();
         if auth_events.is_empty() {
-            // Only events that can themselves be auth events have their edges as rows.
+            // What this transaction is about to write has no edges as rows yet.
             let pdu = tx.events().pdu(self.room, num)?;
             for id in &pdu.auth_events {
                 auth_events.extend(tx.events().num(self.room, id)?);

@@ -109,8 +109,8 @@ impl Rooms {
                     }
                 }
                 "m.room.power_levels" => {
-                    if let Err(refusal) = power_levels::check(&draft.content, appender.room_rules()) {
-                        return Ok(Err(refusal));
+                    if let Err(reason) = power_levels::check(&draft.content, appender.room_rules()) {
+                        return Ok(Err(RoomError::BadEvent(reason)));
                     }
                     if let Err(refusal) = check_creators(appender, &draft.content)? {
                         return Ok(Err(refusal));

@@ -105,7 +105,7 @@ CREATE TABLE event_edges (
     PRIMARY KEY (parent, event)
 ) without_rowid();
 
--- Auth edges of events that can themselves be auth events; chains run through these only.
+-- Auth edges of state events: auth chains run through these only, also those of a room's state.
 CREATE TABLE event_auth (
     event BIGINT NOT NULL,
     auth  BIGINT NOT NULL,

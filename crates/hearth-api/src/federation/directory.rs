@@ -24,9 +24,7 @@ async fn public_rooms(
     doors: Doors,
     Signed { request, .. }: Signed<get_public_rooms::v1::Request>,
 ) -> Result<JsonBody<Value>, ApiError> {
-    is_open(&doors)?;
-    let filter = DirectoryFilter { federated_only: true, ..DirectoryFilter::default() };
-    public_rooms_page(&doors, filter, number(request.limit), request.since).await
+    page(&doors, request.room_network, DirectoryFilter::default(), request.limit, request.since).await
 }
 
 /// `POST /_matrix/federation/v1/publicRooms`
@@ -34,23 +32,27 @@ async fn public_rooms_filtered(
     doors: Doors,
     Signed { request, .. }: Signed<get_public_rooms_filtered::v1::Request>,
 ) -> Result<JsonBody<Value>, ApiError> {
-    is_open(&doors)?;
-    if matches!(request.room_network, RoomNetwork::ThirdParty(_)) {
+    let types = request.filter.room_types.into_iter().map(|kind| kind.as_str().map(str::to_owned));
+    let search = request.filter.generic_search_term;
+    let filter = DirectoryFilter { search, types: types.collect(), ..DirectoryFilter::default() };
+    page(&doors, request.room_network, filter, request.limit, request.since).await
+}
+
+async fn page(
+    doors: &Doors,
+    network: RoomNetwork,
+    filter: DirectoryFilter,
+    limit: Option<UInt>,
+    since: Option<String>,
+) -> Result<JsonBody<Value>, ApiError> {
+    if !doors.options.directory_open_to_federation {
+        return Err(ApiError::forbidden("This server does not tell other servers of its rooms"));
+    }
+    if matches!(network, RoomNetwork::ThirdParty(_)) {
         // No bridge lists rooms here.
         return Ok(JsonBody(json!({ "chunk": [], "total_room_count_estimate": 0 })));
     }
-    let types = request.filter.room_types.into_iter().map(|kind| kind.as_str().map(str::to_owned));
-    let filter =
-        DirectoryFilter { search: request.filter.generic_search_term, types: types.collect(), federated_only: true };
-    public_rooms_page(&doors, filter, number(request.limit), request.since).await
-}
-
-fn is_open(doors: &Doors) -> Result<(), ApiError> {
-    if doors.options.directory_open_to_federation {
-        Ok(())
-    } else {
-        Err(ApiError::forbidden("This server does not tell other servers of its rooms"))
-    }
+    public_rooms_page(doors, DirectoryFilter { federated_only: true, ..filter }, number(limit), since).await
 }
 
 fn number(limit: Option<UInt>) -> Option<usize> {

@@ -3,10 +3,7 @@
 //! What a server may not see it gets redacted; whether it may ask at all, the room decides.
 //! Spec: server-server API, "Retrieving events", "Backfilling and retrieving missing events".
 
-use std::sync::Arc;
-
 use axum::response::Response;
-use hearth_matrix::Pdu;
 use hearth_matrix::ruma::api::federation::authorization::get_event_authorization;
 use hearth_matrix::ruma::api::federation::backfill::get_backfill;
 use hearth_matrix::ruma::api::federation::event::{get_event, get_missing_events, get_room_state, get_room_state_ids};
@@ -26,7 +23,7 @@ const NAMED: usize = 100;
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = super::signed(event);
     routes.extend(super::heavy(state));
-    routes.extend(super::signed(state_ids));
+    routes.extend(super::heavy(state_ids));
     routes.extend(super::heavy(event_auth));
     routes.extend(super::signed(backfill));
     routes.extend(super::signed(missing_events));
@@ -64,9 +61,8 @@ async fn state_ids(
     Signed { origin, request }: Signed<get_room_state_ids::v1::Request>,
 ) -> Result<JsonBody<serde_json::Value>, ApiError> {
     doors.rooms.may_ask(&origin, &request.room_id).await?;
-    let before = doors.rooms.state_before(&request.room_id, &request.event_id).await?;
-    let ids = |pdus: &[Arc<Pdu>]| pdus.iter().map(|pdu| pdu.event_id.clone()).collect::<Vec<_>>();
-    Ok(JsonBody(json!({ "pdu_ids": ids(&before.state), "auth_chain_ids": ids(&before.auth_chain) })))
+    let before = doors.rooms.state_ids_before(&request.room_id, &request.event_id).await?;
+    Ok(JsonBody(json!({ "pdu_ids": before.state, "auth_chain_ids": before.auth_chain })))
 }
 
 /// `GET /_matrix/federation/v1/event_auth/{roomId}/{eventId}`

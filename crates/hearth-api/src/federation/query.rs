@@ -2,7 +2,9 @@
 //!
 //! Spec: server-server API, "Querying for information".
 
-use hearth_matrix::ruma::api::federation::query::{get_profile_information, get_room_information};
+use hearth_matrix::ruma::api::federation::query::{
+    get_custom_information, get_profile_information, get_room_information,
+};
 use serde_json::{Map, Value, json};
 
 use crate::extract::Signed;
@@ -12,6 +14,7 @@ use crate::{ApiError, Doors, JsonBody};
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = super::signed(profile);
     routes.extend(super::signed(directory));
+    routes.extend(super::signed(unknown));
     routes
 }
 
@@ -44,4 +47,9 @@ async fn profile(
         }
     }
     Ok(JsonBody(profile))
+}
+
+/// `GET /_matrix/federation/v1/query/{queryType}`: there are no other types than the two above.
+async fn unknown(_: Doors, _: Signed<get_custom_information::v1::Request>) -> ApiError {
+    ApiError::unrecognized()
 }

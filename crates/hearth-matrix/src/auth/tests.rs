@@ -295,6 +295,27 @@ fn power_levels_within_ones_reach() {
     allowed(ALL, &[current()], with(&|c| c["notifications"] = json!({"room": 50})));
 }
 
+/// Also not its default, which may be above the sender.
+#[test]
+fn an_absent_named_level_is_no_value() {
+    // @c has 25 and may send power levels.
+    let content = |change: Value| {
+        let mut content = json!({"users": {"@c:c": 25}, "events": {"m.room.power_levels": 25}, "state_default": 25});
+        content.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        content
+    };
+    let asked = |change| ("@c:c", "m.room.power_levels", Some(""), content(change));
+    for name in ["ban", "kick", "redact", "invite", "users_default", "events_default"] {
+        let given = |level: i32| [power_levels(content(json!({ name: level })))];
+        let nothing = [power_levels(content(json!({})))];
+        allowed(ALL, &nothing, asked(json!({ name: 25 })));
+        allowed(NONE, &nothing, asked(json!({ name: 26 })));
+        allowed(ALL, &given(25), asked(json!({})));
+        allowed(NONE, &given(26), asked(json!({})));
+        allowed(ALL, &given(26), asked(json!({ name: 26 })));
+    }
+}
+
 #[test]
 fn power_levels_are_well_formed() {
     let asked = |content| ("@a:a", "m.room.power_levels", Some(""), content);

@@ -232,6 +232,8 @@ impl<'a> Gathering<'a> {
         // The gap stays: the state at its near edge is what the other server says it is.
         for _ in 0..STATES {
             self.fetch_states(&mut lacking, tries).await?;
+            // The edges that came have a place of their own.
+            self.seek(&mut lacking, tries).await?;
             lacking = self.judge(lacking, judged).await?;
             self.fetch_auth(&mut lacking, tries, true).await?;
         }

@@ -19,8 +19,7 @@ use super::install::Counts;
 use super::place::Whereabouts;
 use super::policy::{NotRecommended, Recommendation};
 use crate::append::{
-    Appender, Counted, Decision, MemberStep, PREV_EVENTS, Pending, Snapshots, Submission, is_auth_event, member_change,
-    visibility_at,
+    Appender, Counted, Decision, MemberStep, PREV_EVENTS, Pending, Snapshots, Submission, member_change, visibility_at,
 };
 use crate::{RoomError, resolution, stripped};
 
@@ -696,7 +695,7 @@ impl Appender<'_, '_> {
             num,
             standing,
             prev_events: prev_events.into_iter().map(|(num, _)| num).chain(missing).collect(),
-            auth_events: if is_auth_event(&pdu) { auth_events } else { Vec::new() },
+            auth_events: if pdu.state_key.is_some() { auth_events } else { Vec::new() },
             snapshots: Some(snapshots),
             visibility,
             room_order,

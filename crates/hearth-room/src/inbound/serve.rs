@@ -11,7 +11,8 @@ use hearth_matrix::ruma::{EventId, OwnedEventId, RoomId};
 use hearth_store::{EventNum, EventRow, Membership, RoomRecord, SnapshotNum, Standing, StateKey, StoreError, Tx};
 use rustc_hash::FxHashSet;
 
-use super::MissingEvents;
+use super::{MissingEvents, StateIdsAt};
+use crate::append::Decision;
 use crate::servers::served;
 use crate::{RoomError, Rooms};
 
@@ -65,19 +66,26 @@ impl Rooms {
     pub async fn state_before(&self, room_id: &RoomId, event_id: &EventId) -> Result<StateBefore, RoomError> {
         let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
         let read = self.inner.store.read(move |tx| {
-            let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
-            let not_found = Ok(Err(RoomError::NotFound("The state before this event is not known")));
-            let Some(row) = tx.events().by_id(&room, &event_id)? else { return not_found };
-            let Some(snapshot) = row.snapshot_before else { return not_found };
-            if tx.partials().any(room.num, &[row.num.0])? {
-                return Ok(Err(RoomError::Forbidden("not all of this room's state is here yet".into())));
-            }
-            let entries = tx.state().load(room.num, snapshot)?;
-            let mut nums: Vec<EventNum> = entries.into_iter().map(|entry| entry.event).collect();
-            nums.sort_unstable();
-            let state = served(tx, &room, &nums)?;
-            let auth_chain = auth_chain(tx, &room, &nums)?;
-            Ok(Ok(StateBefore { state, auth_chain }))
+            let (room, state) = match numbers_before(tx, &room_id, &event_id)? {
+                Ok(before) => before,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let auth_chain = auth_chain(tx, &room, &state)?;
+            Ok(Ok(StateBefore { state: served(tx, &room, &state)?, auth_chain: served(tx, &room, &auth_chain)? }))
+        });
+        read.await?
+    }
+
+    /// The same by ids alone. No event is read for it.
+    pub async fn state_ids_before(&self, room_id: &RoomId, event_id: &EventId) -> Result<StateIdsAt, RoomError> {
+        let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
+        let read = self.inner.store.read(move |tx| {
+            let (room, state) = match numbers_before(tx, &room_id, &event_id)? {
+                Ok(before) => before,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let auth_chain = auth_chain(tx, &room, &state)?;
+            Ok(Ok(StateIdsAt { state: tx.events().ids(&state)?, auth_chain: tx.events().ids(&auth_chain)? }))
         });
         read.await?
     }
@@ -101,12 +109,10 @@ impl Rooms {
             let told = entries.iter().filter(|entry| Some(entry.key.kind) != member || heroes.contains(&entry.event));
             let mut nums: Vec<EventNum> = told.map(|entry| entry.event).collect();
             nums.sort_unstable();
-            let state = served(tx, &room, &nums)?;
             let of: Vec<EventNum> = nums.iter().copied().chain([row]).collect();
-            let in_state: FxHashSet<&OwnedEventId> = state.iter().map(|pdu| &pdu.event_id).collect();
             let mut auth_chain = auth_chain(tx, &room, &of)?;
-            auth_chain.retain(|pdu| !in_state.contains(&pdu.event_id));
-            Ok(Ok(StateBefore { state, auth_chain }))
+            auth_chain.retain(|num| nums.binary_search(num).is_err());
+            Ok(Ok(StateBefore { state: served(tx, &room, &nums)?, auth_chain: served(tx, &room, &auth_chain)? }))
         });
         read.await?
     }
@@ -116,10 +122,15 @@ impl Rooms {
         let (room_id, event_id) = (room_id.to_owned(), event_id.to_owned());
         let read = self.inner.store.read(move |tx| {
             let Some(room) = tx.rooms().by_id(&room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
-            match tx.events().by_id(&room, &event_id)? {
-                Some(row) => auth_chain(tx, &room, &[row.num]).map(Ok),
-                None => Ok(Err(RoomError::NotFound("This event is not known"))),
+            let Some(row) = tx.events().by_id(&room, &event_id)? else {
+                return Ok(Err(RoomError::NotFound("This event is not known")));
+            };
+            let mut first = Vec::new();
+            for id in &tx.events().pdu(&room, row.num)?.auth_events {
+                first.extend(tx.events().num(&room, id)?);
             }
+            let auth_chain = with_auth_chain(tx, &room, first)?;
+            served(tx, &room, &auth_chain).map(Ok)
         });
         read.await?
     }
@@ -201,30 +212,51 @@ fn has_past(row: &EventRow) -> bool {
     row.standing != Standing::Outlier
 }
 
-/// Everything that allows these events, without them unless they allow each other; what allows others first.
-fn auth_chain(tx: &mut Tx<'_>, room: &RoomRecord, of: &[EventNum]) -> Result<Vec<Arc<Pdu>>, StoreError> {
+/// The room of an event, and the numbers of the state before it.
+fn numbers_before(tx: &mut Tx<'_>, room_id: &RoomId, event_id: &EventId) -> Decision<(Arc<RoomRecord>, Vec<EventNum>)> {
+    let Some(room) = tx.rooms().by_id(room_id)? else { return Ok(Err(RoomError::UnknownRoom)) };
+    let not_found = Ok(Err(RoomError::NotFound("The state before this event is not known")));
+    let Some(row) = tx.events().by_id(&room, event_id)? else { return not_found };
+    if &*tx.string(row.kind)? == "m.room.create" {
+        // Before it there is nothing.
+        return Ok(Ok((room, Vec::new())));
+    }
+    let Some(snapshot) = row.snapshot_before else { return not_found };
+    if tx.partials().any(room.num, &[row.num.0])? {
+        return Ok(Err(RoomError::Forbidden("not all of this room's state is here yet".into())));
+    }
+    let mut nums: Vec<EventNum> = tx.state().load(room.num, snapshot)?.into_iter().map(|entry| entry.event).collect();
+    nums.sort_unstable();
+    Ok(Ok((room, nums)))
+}
+
+/// Everything that allows these state events, without them unless they allow each other; what allows others first.
+fn auth_chain(tx: &mut Tx<'_>, room: &RoomRecord, of: &[EventNum]) -> Result<Vec<EventNum>, StoreError> {
+    if of.is_empty() {
+        return Ok(Vec::new());
+    }
+    let first = allowing(tx, of)?;
+    with_auth_chain(tx, room, first)
+}
+
+/// The events that allow state events.
+fn allowing(tx: &mut Tx<'_>, state: &[EventNum]) -> Result<Vec<EventNum>, StoreError> {
+    let nums: Vec<i64> = state.iter().map(|num| num.0).collect();
+    Ok(tx.events().auth_edges(&nums)?.into_iter().map(|(_, auth)| auth).collect())
+}
+
+/// These events, which allow others, and everything that allows them; what allows others first.
+fn with_auth_chain(tx: &mut Tx<'_>, room: &RoomRecord, first: Vec<EventNum>) -> Result<Vec<EventNum>, StoreError> {
     let mut chain: BTreeSet<EventNum> = BTreeSet::new();
-    let mut level: Vec<EventNum> = of.to_vec();
-    let create = room.rules.authorization.room_create_event_id_as_room_id;
-    if create
+    if room.rules.authorization.room_create_event_id_as_room_id
         && let Ok(id) = OwnedEventId::try_from(room.room_id.as_str().replacen('!', "$", 1))
-        && let Some(num) = tx.events().num(room, &id)?
     {
-        chain.insert(num);
+        chain.extend(tx.events().num(room, &id)?);
     }
+    let mut level = first;
     while !level.is_empty() {
-        let mut next = BTreeSet::new();
-        for pdu in tx.events().pdus(room, &level)? {
-            for id in &pdu.auth_events {
-                if let Some(num) = tx.events().num(room, id)?
-                    && chain.insert(num)
-                {
-                    next.insert(num);
-                }
-            }
-        }
-        level = next.into_iter().collect();
+        level.retain(|num| chain.insert(*num));
+        level = allowing(tx, &level)?;
     }
-    let nums: Vec<EventNum> = chain.into_iter().collect();
-    served(tx, room, &nums)
+    Ok(chain.into_iter().collect())
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hearth_matrix::Pdu;
 use hearth_matrix::ruma::{EventId, OwnedEventId};
+use rustc_hash::FxHashMap;
 
 use super::graph::Graph;
 use super::notifications;
@@ -174,7 +175,7 @@ pub struct NewEvent {
     pub pdu: Arc<Pdu>,
     /// The events right before it.
     pub prev_events: Vec<EventNum>,
-    /// For events that can be auth events: those it names.
+    /// Of state events: the auth events it names.
     pub auth_events: Vec<EventNum>,
     /// State before it; none for the create event.
     pub snapshot_before: Option<SnapshotNum>,
@@ -305,6 +306,24 @@ impl Events<'_, '_> {
                 OwnedEventId::try_from(row.utf8(0)?).map_err(|_| StoreError::Damaged(format!("event id {}", num.0)))
             })?
             .ok_or_else(|| StoreError::Damaged(format!("event {} has no id", num.0)))
+    }
+
+    /// The ids behind many numbers, in the order asked.
+    pub fn ids(&mut self, nums: &[EventNum]) -> Result<Vec<OwnedEventId>, StoreError> {
+        let asked: Vec<i64> = nums.iter().map(|num| num.0).collect();
+        let found: FxHashMap<EventNum, OwnedEventId> = self
+            .tx
+            .query("SELECT num, event_id FROM event_ids WHERE num IN ints($1)", &[asked[..].into()], |row| {
+                let num = EventNum(row.int(0)?);
+                let id = OwnedEventId::try_from(row.utf8(1)?);
+                Ok((num, id.map_err(|_| StoreError::Damaged(format!("event id {}", num.0)))?))
+            })?
+            .into_iter()
+            .collect();
+        let id = |num: &EventNum| {
+            found.get(num).cloned().ok_or_else(|| StoreError::Damaged(format!("event {} has no id", num.0)))
+        };
+        nums.iter().map(id).collect()
     }
 
     /// An event of a room, if we have it.

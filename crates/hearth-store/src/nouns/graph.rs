@@ -19,7 +19,7 @@ pub struct KeptEvent {
     pub standing: Standing,
     /// The events right before it; of outliers they are not noted.
     pub prev_events: Vec<EventNum>,
-    /// For events that can be auth events: those it names.
+    /// Of state events: the auth events it names.
     pub auth_events: Vec<EventNum>,
     /// State before it, if known.
     pub snapshot_before: Option<SnapshotNum>,
@@ -146,7 +146,7 @@ impl Events<'_, '_> {
         self.tx.learned.learn_pdu(num, pdu.clone());
     }
 
-    /// The auth events of many events that can be auth events themselves, as pairs of event and auth event.
+    /// The auth events of many state events, as pairs of event and auth event.
     pub fn auth_edges(&mut self, nums: &[i64]) -> Result<Vec<(EventNum, EventNum)>, StoreError> {
         self.tx.query("SELECT event, auth FROM event_auth WHERE event IN ints($1)", &[nums.into()], |row| {
             Ok((EventNum(row.int(0)?), EventNum(row.int(1)?)))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hearth_matrix::ruma::{CanonicalJsonObject, EventId, OwnedRoomId, RoomVersionId};
-use hearth_matrix::{Draft, Pdu, Place, rules, seal};
+use hearth_matrix::{Draft, Pdu, Place, SUPPORTED_VERSIONS, rules, seal};
 use hearth_room::{JoinAnswer, MemberAction, RoomError, Template};
 use serde_json::json;
 
@@ -191,5 +191,27 @@ async fn who_drafts_a_join_says_nothing_of_who_comes_in() {
         let id = &house.state(&room).await[&("m.room.member".to_owned(), joiner.to_string())];
         let (join, _) = house.rooms.event(&room, id).await.expect("reads").expect("is there");
         assert!(!join.json.contains("org.example"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_ours_does_not_say_that_it_comes_from_who_drafted_it() {
+    for version in SUPPORTED_VERSIONS {
+        let net = Net::of(2, 1).await;
+        let (house, joiner) = (net.house(0), user(0, 1));
+        let room = public_room(&house, version.clone()).await;
+        let versions = std::slice::from_ref(&version);
+        let template = house.rooms.join_template(&room, &joiner, versions).await.expect("may join");
+        let mut event: serde_json::Value = serde_json::from_str(&template.event).expect("JSON");
+        assert!(event.get("origin").is_none(), "version {version}: {event}");
+        event["origin"] = json!(name(0));
+        let template = Template { event: event.to_string(), ..template };
+        lock(&net.lies).insert(name(0), Lies { template: Some(template), ..Lies::default() });
+        come_in(&net, 1, &room, 0).await.unwrap_or_else(|error| panic!("version {version}: {error}"));
+        net.calm_down().await;
+        let joins = state_of(&house, &room).await.into_iter().find(|pdu| pdu.sender == joiner);
+        let json: serde_json::Value = serde_json::from_str(&joins.expect("he is in").json).expect("JSON");
+        assert!(json.get("origin").is_none(), "version {version}: {json}");
+        assert_eq!(net.house(1).state(&room).await, house.state(&room).await, "version {version}");
     }
 }

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{Net, joins, key, name, public_room, user};
 
 /// Schemas on the PostgreSQL of the tests, one a server.
-struct Schemas {
+pub(super) struct Schemas {
     server: String,
     names: Vec<String>,
 }
 
 impl Schemas {
-    async fn create(count: usize) -> Option<Self> {
+    pub(super) async fn create(count: usize) -> Option<Self> {
         let Ok(server) = std::env::var("HEARTH_TEST_POSTGRES") else {
             eprintln!("HEARTH_TEST_POSTGRES is not set: not tested on PostgreSQL");
             return None;
@@ -31,12 +31,12 @@ impl Schemas {
         Some(schemas)
     }
 
-    fn url(&self, n: usize) -> String {
+    pub(super) fn url(&self, n: usize) -> String {
         let separator = if self.server.contains('?') { '&' } else { '?' };
         format!("{}{separator}options=-csearch_path%3D{}", self.server, self.names[n])
     }
 
-    async fn drop(self) {
+    pub(super) async fn drop(self) {
         for name in &self.names {
             self.run(&format!("DROP SCHEMA {name} CASCADE")).await;
         }

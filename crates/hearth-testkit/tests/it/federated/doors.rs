@@ -55,6 +55,12 @@ async fn members_servers_get_events_and_others_do_not() {
         assert_eq!(backfill.1["pdus"][0]["content"]["body"], "last");
         assert_eq!(backfill.1["pdus"].as_array().unwrap().len(), 10.min(backfill.1["pdus"].as_array().unwrap().len()));
         assert_eq!(kinds(&missing.1["events"]), ["m.room.member"]);
+        let (_, known) = alice.get(&room_path(&room, "state")).await;
+        let create = known.as_array().unwrap().iter().find(|event| event["type"] == "m.room.create").unwrap();
+        let create = encoded(create["event_id"].as_str().unwrap());
+        let path = federation_path(&format!("state_ids/{r}?event_id={create}"));
+        let nothing = json!({ "pdu_ids": [], "auth_chain_ids": [] });
+        assert_eq!(ask(&federation, 1, 0, "GET", &path, None).await, (200, nothing));
 
         for (status, answer) in put(2).await {
             assert_eq!((status, &answer["errcode"]), (403, &json!("M_FORBIDDEN")), "{answer}");
@@ -187,10 +193,20 @@ async fn the_directory_is_open_to_other_servers_if_the_settings_say_so() {
             assert_eq!((status, &found["chunk"][0]["room_id"]), (200, &json!(room)), "{found}");
             assert_eq!(found["chunk"].as_array().unwrap().len(), 1);
             // No bridge lists rooms.
-            let bridged = json!({ "third_party_instance_id": "irc-freenode" });
             let path = "/_matrix/federation/v1/publicRooms";
-            let (status, none) = ask(&federation, 1, 0, "POST", path, Some(bridged)).await;
-            assert_eq!((status, &none["chunk"]), (200, &json!([])), "{none}");
+            let rooms = async |method: &str, query: &str, body: Option<Value>| {
+                let (status, page) = ask(&federation, 1, 0, method, &format!("{path}{query}"), body).await;
+                assert_eq!(status, 200, "{page}");
+                page["chunk"].as_array().map(Vec::len)
+            };
+            let bridged = json!({ "third_party_instance_id": "irc-freenode" });
+            assert_eq!(rooms("POST", "", Some(bridged)).await, Some(0));
+            assert_eq!(rooms("GET", "?third_party_instance_id=irc-freenode", None).await, Some(0));
+            let of_bridge = "?include_all_networks=false&third_party_instance_id=irc-freenode";
+            assert_eq!(rooms("GET", of_bridge, None).await, Some(0));
+            assert_eq!(rooms("POST", "", Some(json!({ "include_all_networks": true }))).await, Some(2));
+            assert_eq!(rooms("GET", "?include_all_networks=true", None).await, Some(2));
+            assert_eq!(rooms("GET", "?limit=1", None).await, Some(1));
         },
     )
     .await;
@@ -227,6 +243,23 @@ async fn profiles_of_other_servers_are_asked_for() {
         assert_eq!(federation.servers[1].get(&path).await.0, 200);
         let nobody = format!("/_matrix/client/v3/profile/@nobody:{}", federation.name(0));
         assert_eq!(bob.get(&nobody).await.1["errcode"], "M_NOT_FOUND");
+    })
+    .await;
+}
+
+// endpoint: GET /_matrix/federation/v1/query/{queryType}
+#[tokio::test]
+async fn servers_ask_nothing_else_of_us() {
+    on_each_backend_together(2, async |federation| {
+        for query in ["query/client_keys", "query/org.example.weather?at=here", "query/Profile"] {
+            let (status, answer) = ask(&federation, 1, 0, "GET", &federation_path(query), None).await;
+            assert_eq!((status, &answer["errcode"]), (404, &json!("M_UNRECOGNIZED")), "{query}: {answer}");
+        }
+        // Strangers learn as little as of what is known.
+        for query in ["query/client_keys", "query/profile"] {
+            let (status, answer) = federation.servers[0].get(&federation_path(query)).await;
+            assert_eq!((status, &answer["errcode"]), (401, &json!("M_UNAUTHORIZED")), "{query}: {answer}");
+        }
     })
     .await;
 }

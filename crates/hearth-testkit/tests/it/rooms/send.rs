@@ -127,7 +127,7 @@ async fn power_levels_must_be_levels_in_every_room_version() {
                 let request =
                     json!({ "room_version": version, "power_level_content_override": { name: content[name] } });
                 let (status, answer) = alice.post("/_matrix/client/v3/createRoom", &request).await;
-                assert_eq!((status, &answer["errcode"]), (400, &json!("M_BAD_JSON")), "version {version}: {request}");
+                assert_eq!((status, &answer["errcode"]), (400, &json!("M_INVALID_ROOM_STATE")), "version {version}: {request}");
             }
             let mut content = good.clone();
             content["kick"] = json!("51");
@@ -193,6 +193,35 @@ async fn creators_are_given_no_level_from_version_12_on() {
             let path = format!("/_matrix/client/v3/rooms/{room}/state/m.room.power_levels/");
             let (status, answer) = alice.put(&path, &json!({ "users": { &alice.user_id: 100 } })).await;
             assert_eq!(status, expected, "version {version}: {answer}");
+        }
+    })
+    .await;
+}
+
+// endpoint: PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/
+#[tokio::test]
+async fn a_named_level_that_is_absent_may_be_given_by_whoever_gives_no_more_than_his_own() {
+    on_each_backend(async |server| {
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        for version in ["1", "9", "12"] {
+            let room = create_room(&alice, json!({ "preset": "public_chat", "room_version": version })).await;
+            assert_eq!(act(&bob, &room, "join", json!({})).await, fine());
+            let path = format!("/_matrix/client/v3/rooms/{room}/state/m.room.power_levels/");
+            let mut levels = json!({ "users": { &bob.user_id: 25 }, "events": { "m.room.power_levels": 25 } });
+            if version != "12" {
+                levels["users"][&alice.user_id] = json!(100);
+            }
+            assert_eq!(alice.put(&path, &levels).await.0, 200, "version {version}");
+            let with_ban = |level: i32| {
+                let mut levels = levels.clone();
+                levels["ban"] = json!(level);
+                levels
+            };
+            assert_eq!(bob.put(&path, &with_ban(26)).await.0, 403, "version {version}: above his own");
+            let (status, answer) = bob.put(&path, &with_ban(25)).await;
+            assert_eq!(status, 200, "version {version}: {answer}");
+            let (status, answer) = bob.put(&path, &levels).await;
+            assert_eq!(status, 200, "version {version}: taken away again: {answer}");
         }
     })
     .await;

@@ -13,22 +13,22 @@ use super::{Simulation, USERS};
 const EVENTS: i64 = 5_000;
 
 impl Simulation {
-    pub(super) async fn compare(&self) {
+    pub(super) async fn compare(&self, room: &OwnedRoomId) {
         let seed = self.seed;
         let mut there = Vec::new();
         for n in 0..self.servers {
             let house = self.net.house(n);
-            if house.tip(&self.room).await.is_some_and(|tip| tip.joined_local > 0) {
-                house.check_itself(&self.room, seed).await;
-                while house.rooms.backfill(&self.room, i64::MAX, 100).await.expect("the store works") > 0 {}
-                house.check_itself(&self.room, seed).await;
+            if house.tip(room).await.is_some_and(|tip| tip.joined_local > 0) {
+                house.check_itself(room, seed).await;
+                while house.rooms.backfill(room, i64::MAX, 100).await.expect("the store works") > 0 {}
+                house.check_itself(room, seed).await;
                 there.push(house);
             }
         }
         for (at, first) in there.iter().enumerate() {
             for other in there.iter().skip(at + 1) {
-                if self.hear_each_other(first, other).await {
-                    self.compare_two(first, other).await;
+                if self.hear_each_other(room, first, other).await {
+                    self.compare_two(room, first, other).await;
                 }
             }
         }
@@ -38,13 +38,13 @@ impl Simulation {
     ///
     /// Who was shut out while his link was cut may not know it yet. And where two branches left others of a server in the room, it
     /// hears nothing of those whom it takes for gone: what they say fails softly, and so it never learns of their branch.
-    async fn hear_each_other(&self, first: &House, other: &House) -> bool {
+    async fn hear_each_other(&self, room: &OwnedRoomId, first: &House, other: &House) -> bool {
         for speaker in [first, other] {
             let mut is_heard = false;
             for user in (0..USERS).map(|u| OwnedUserId::try_from(format!("@u{u}:{}", speaker.name)).expect("a user id"))
             {
-                let by_first = first.membership(&self.room, &user).await;
-                let by_other = other.membership(&self.room, &user).await;
+                let by_first = first.membership(room, &user).await;
+                let by_other = other.membership(room, &user).await;
                 is_heard |= [by_first, by_other].iter().all(|membership| membership.as_deref() == Some("join"));
             }
             if !is_heard {
@@ -54,12 +54,12 @@ impl Simulation {
         true
     }
 
-    async fn compare_two(&self, first: &House, other: &House) {
+    async fn compare_two(&self, room: &OwnedRoomId, first: &House, other: &House) {
         let seed = self.seed;
-        let state = first.state(&self.room).await;
-        let judged = first.judged(&self.room).await;
+        let state = first.state(room).await;
+        let judged = first.judged(room).await;
         {
-            let theirs = other.state(&self.room).await;
+            let theirs = other.state(room).await;
             let differing: Vec<_> = state
                 .iter()
                 .filter(|(place, event)| theirs.get(*place) != Some(*event))
@@ -67,8 +67,8 @@ impl Simulation {
                 .chain(theirs.iter().filter(|(place, _)| !state.contains_key(*place)).map(|(p, e)| (p, None, Some(e))))
                 .collect();
             if !differing.is_empty() {
-                first.tell(&self.room).await;
-                other.tell(&self.room).await;
+                first.tell(room).await;
+                other.tell(room).await;
             }
             assert!(
                 differing.is_empty(),
@@ -76,13 +76,13 @@ impl Simulation {
                 first.name,
                 other.name
             );
-            for (event, standing) in other.judged(&self.room).await {
+            for (event, standing) in other.judged(room).await {
                 let Some(here) = judged.get(&event) else { continue };
                 let rejected = |standing: &Standing| *standing == Standing::Rejected;
                 let differ = rejected(here) != rejected(&standing);
                 if differ {
-                    first.tell(&self.room).await;
-                    other.tell(&self.room).await;
+                    first.tell(room).await;
+                    other.tell(room).await;
                 }
                 assert!(
                     !differ,
@@ -116,6 +116,7 @@ impl House {
             eprintln!("---- {name}, version {}", room.version);
             let nums: Vec<i64> = (1..EVENTS).collect();
             let mut rows = tx.events().rows(&nums)?;
+            rows.retain(|row| row.room == room.num);
             rows.sort_by_key(|row| (row.position, row.num));
             let short = |id: &OwnedEventId| id.as_str()[1..7].to_owned();
             for row in rows {
@@ -195,7 +196,7 @@ impl House {
             let nums: Vec<i64> = (1..EVENTS).collect();
             let mut followed = Vec::new();
             for row in tx.events().rows(&nums)? {
-                if row.standing == Standing::Live && row.position.is_some() {
+                if row.room == room.num && row.standing == Standing::Live && row.position.is_some() {
                     for prev in &tx.events().pdu(&room, row.num)?.prev_events {
                         followed.extend(tx.events().num(&room, prev)?);
                     }
@@ -215,7 +216,8 @@ impl House {
             let room = tx.rooms().by_id(&room)?.expect("the room");
             let nums: Vec<i64> = (1..EVENTS).collect();
             let mut places = BTreeMap::new();
-            for row in tx.events().rows(&nums)?.into_iter().filter(|row| row.standing == Standing::Live) {
+            let rows = tx.events().rows(&nums)?.into_iter();
+            for row in rows.filter(|row| row.room == room.num && row.standing == Standing::Live) {
                 let pdu = tx.events().pdu(&room, row.num)?;
                 places.insert(pdu.event_id.clone(), (row.room_order, pdu));
             }

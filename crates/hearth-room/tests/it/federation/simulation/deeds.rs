@@ -1,6 +1,6 @@
 //! What happens in a step. Whether somebody may do what he does is not asked before.
 
-use hearth_matrix::ruma::{CanonicalJsonObject, OwnedUserId};
+use hearth_matrix::ruma::{CanonicalJsonObject, OwnedRoomId, OwnedServerName, OwnedUserId};
 use hearth_room::MemberAction;
 use serde_json::json;
 
@@ -37,7 +37,14 @@ impl Simulation {
             Deed::Ask(who, kind, level) => {
                 self.change_levels(who, |levels| levels["events"][*kind] = json!(level)).await;
             }
-            Deed::JoinRule(who, rule) => self.set(who, "m.room.join_rules", "", json!({ "join_rule": rule })).await,
+            Deed::Name(who, name, level) => {
+                self.change_levels(who, |levels| match (level, levels.as_object_mut()) {
+                    (Some(level), _) => levels[*name] = json!(level),
+                    (None, levels) => drop(levels.and_then(|levels| levels.remove(*name))),
+                })
+                .await;
+            }
+            Deed::JoinRule(who, rule) => self.set_join_rule(who, rule).await,
             Deed::Ban(who, whom) => self.change(who, MemberAction::Ban(self.user(whom))).await,
             Deed::Kick(who, whom) => self.change(who, MemberAction::Kick(self.user(whom))).await,
             Deed::Unban(who, whom) => self.change(who, MemberAction::Unban(self.user(whom))).await,
@@ -47,6 +54,22 @@ impl Simulation {
             Deed::Join(who, first) => {
                 let who = self.user(who);
                 self.come_in(&who, *first).await;
+            }
+            Deed::Enter(who, first) => self.enter(who, &self.room, *first).await,
+            Deed::KnockThrough(who, first) => {
+                let who = self.user(who);
+                drop(self.home(&who).rooms.knock(&who, &self.room, &self.servers_from(*first), None).await);
+            }
+            Deed::Lobby(who, first) => {
+                if let Some(lobby) = &self.lobby {
+                    self.enter(who, lobby, *first).await;
+                }
+            }
+            Deed::LeaveLobby(who) => {
+                if let Some(lobby) = &self.lobby {
+                    let who = self.user(who);
+                    drop(self.home(&who).rooms.change_membership(&who, lobby, MemberAction::Leave, None).await);
+                }
             }
             Deed::Redact(who, at) => {
                 let who = self.user(who);
@@ -135,8 +158,29 @@ impl Simulation {
         if house.tip(&self.room).await.is_some_and(|tip| tip.joined_local > 0) {
             drop(house.rooms.change_membership(who, &self.room, MemberAction::Join { guest: false }, None).await);
         } else {
-            let servers: Vec<_> = (0..self.servers).map(|n| name((first + n) % self.servers)).collect();
+            let servers = self.servers_from(first);
             drop(house.rooms.join_through(who, &self.room, &servers, CanonicalJsonObject::new()).await);
         }
+    }
+
+    /// A user comes into a room by himself, or else through others.
+    pub(super) async fn enter(&self, who: &Who, room: &OwnedRoomId, first: usize) {
+        let who = self.user(who);
+        let servers = self.servers_from(first);
+        drop(self.home(&who).rooms.enter(&who, room, false, CanonicalJsonObject::new(), servers).await);
+    }
+
+    /// All servers, that one first.
+    fn servers_from(&self, first: usize) -> Vec<OwnedServerName> {
+        (0..self.servers).map(|n| name((first + n) % self.servers)).collect()
+    }
+
+    /// Whoever is in the lobby may come in where the rule asks for such a room.
+    pub(super) async fn set_join_rule(&mut self, who: &Who, rule: &str) {
+        let mut content = json!({ "join_rule": rule });
+        if let Some(lobby) = self.lobby.as_ref().filter(|_| rule.ends_with("restricted")) {
+            content["allow"] = json!([{ "type": "m.room_membership", "room_id": lobby }]);
+        }
+        self.set(who, "m.room.join_rules", "", content).await;
     }
 }

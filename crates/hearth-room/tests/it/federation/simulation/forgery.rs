@@ -10,6 +10,9 @@ use super::super::{House, Packet, key, name, object};
 use super::Simulation;
 use super::plan::Forgery;
 
+/// A join which says that somebody lets one in.
+const VOUCHED: u8 = 7;
+
 impl Simulation {
     pub(super) async fn forge(&mut self, forgery: &Forgery) {
         let house = self.net.house(forgery.by.1);
@@ -28,6 +31,7 @@ impl Simulation {
         if let Some(target) = draft.state_key.as_deref().filter(|_| draft.kind == "m.room.member") {
             places.extend((target != sender).then_some(("m.room.member", target)));
             places.extend((target == sender).then_some(("m.room.join_rules", "")));
+            places.extend((forgery.kind == VOUCHED).then_some(("m.room.member", whom.as_str())));
         }
         match forgery.auth {
             0 => drop(places.pop()),
@@ -79,6 +83,12 @@ impl Simulation {
                 Draft::state("m.room.power_levels", "", object(levels))
             }
             5 => Draft::state("m.room.join_rules", "", object(json!({ "join_rule": "invite" }))),
+            VOUCHED => {
+                let content = json!({ "membership": "join", "join_authorised_via_users_server": whom });
+                Draft::state("m.room.member", sender.as_str(), object(content))
+            }
+            8 => member(sender.as_str(), "knock"),
+            9 => Draft::state("m.room.join_rules", "", object(json!({ "join_rule": "restricted" }))),
             _ => Draft::message("m.room.message", object(json!({ "msgtype": "m.text", "body": "forged" }))),
         }
     }

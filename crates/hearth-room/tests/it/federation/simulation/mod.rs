@@ -49,11 +49,12 @@ fn servers_agree_after_any_partition() {
     panic!("{} seeds failed: {failed:?}; of {first} {} steps are enough: {why:?}", failed.len(), plan.steps.len());
 }
 
-/// What others are judged by was told redacted to those who came in, and somebody was heard of whom the other took for gone.
+/// What others are judged by was told redacted to those who came in; somebody was heard of whom the other took for gone; an
+/// event fetched by itself, because it was missing right before another, waited for its place in vain.
 #[test]
 fn seeds_that_once_failed_do_so_no_more() {
-    for seed in [905, 3092] {
-        run(&Plan::of(seed)).unwrap_or_else(|why| panic!("{why}"));
+    for plan in [Plan::narrow(905), Plan::narrow(3092), Plan::of(307)] {
+        run(&plan).unwrap_or_else(|why| panic!("{why}"));
     }
 }
 
@@ -100,6 +101,8 @@ struct Simulation {
     net: Arc<Net>,
     servers: usize,
     room: OwnedRoomId,
+    /// The room whose members may come into the other one where its join rule says so.
+    lobby: Option<OwnedRoomId>,
     flying: Vec<Packet>,
     /// What was said so far.
     events: Vec<OwnedEventId>,
@@ -115,13 +118,26 @@ impl Simulation {
             net.house(n).time.advance(*ahead);
         }
         let room = public_room(&net.house(0), plan.version.clone()).await;
+        let lobby = match plan.lobby.is_empty() {
+            true => None,
+            false => Some(public_room(&net.house(0), plan.version.clone()).await),
+        };
         let (seed, flying, events) = (plan.seed, Vec::new(), Vec::new());
-        let mut simulation = Self { seed, net, servers, room, flying, events, done: 0 };
+        let mut simulation = Self { seed, net, servers, room, lobby, flying, events, done: 0 };
         for n in plan.residents.iter().copied() {
             simulation.come_in(&user(0, n), 0).await;
         }
+        if let Some(lobby) = &simulation.lobby {
+            for who in &plan.lobby {
+                simulation.enter(who, lobby, 0).await;
+            }
+        }
         simulation.net.calm_down().await;
         simulation.share_power(plan).await;
+        if let Some(join_rule) = plan.join_rule {
+            simulation.set_join_rule(&(0, 0), join_rule).await;
+            simulation.net.calm_down().await;
+        }
         for step in &plan.steps {
             simulation.step(step).await;
         }
@@ -153,15 +169,21 @@ impl Simulation {
         self.net.calm_down().await;
         for round in 0..4 {
             for n in (0..self.servers).rev() {
-                for u in 0..USERS {
+                for (u, room) in (0..USERS).flat_map(|u| self.rooms().map(move |room| (u, room))) {
                     let house = self.net.house(n);
                     // Of a type that nobody asks a level for: else a room may have nobody left who can say anything.
                     let word = Draft::message("test.last", object(json!({ "round": round })));
-                    drop(house.rooms.send(&user(u, n), &self.room, word, None, None).await);
+                    drop(house.rooms.send(&user(u, n), room, word, None, None).await);
                 }
                 self.net.calm_down().await;
             }
         }
-        self.compare().await;
+        for room in self.rooms() {
+            self.compare(room).await;
+        }
+    }
+
+    fn rooms(&self) -> impl Iterator<Item = &OwnedRoomId> {
+        std::iter::once(&self.room).chain(&self.lobby)
     }
 }

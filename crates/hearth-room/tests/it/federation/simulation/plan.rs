@@ -1,13 +1,20 @@
 //! What a seed stands for: so many servers, a room's version, and steps. Each step has its own chance, so that the others stay
 //! what they are when one is left out.
+//!
+//! There are two kinds of plans. A narrow one knows some versions and one room. The usual one is made of it, with dice of its
+//! own: all versions, and beside the room a lobby, by which one comes in where the join rules are `restricted`.
 
 use std::fmt;
 
 use hearth_matrix::ruma::RoomVersionId;
+use hearth_matrix::{RoomVersionRules, SUPPORTED_VERSIONS, rules};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
-const VERSIONS: [RoomVersionId; 6] = [
+use super::USERS;
+
+/// Versions of narrow plans.
+const NARROW_VERSIONS: [RoomVersionId; 6] = [
     RoomVersionId::V1,
     RoomVersionId::V2,
     RoomVersionId::V6,
@@ -15,6 +22,9 @@ const VERSIONS: [RoomVersionId; 6] = [
     RoomVersionId::V11,
     RoomVersionId::V12,
 ];
+
+/// Tells the dice that make a plan wider from those of the narrow one.
+const WIDER: u64 = 0x0077_6964_6572;
 
 /// A user: which, and of which server.
 pub(super) type Who = (usize, usize);
@@ -31,6 +41,10 @@ pub(super) struct Plan {
     pub(super) residents: Vec<usize>,
     /// Levels of the residents' first users.
     pub(super) levels: Vec<i64>,
+    /// Who is in the lobby from the beginning. It is a room of the first user; without him there is none.
+    pub(super) lobby: Vec<Who>,
+    /// The join rule when the steps begin, if it is not that of a public room.
+    pub(super) join_rule: Option<&'static str>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -65,6 +79,8 @@ pub(super) enum Deed {
     Level(Who, Who, i64),
     /// Asks a level for a type.
     Ask(Who, &'static str, i64),
+    /// Gives a level of its own name, or takes it away.
+    Name(Who, &'static str, Option<i64>),
     JoinRule(Who, &'static str),
     Ban(Who, Who),
     Kick(Who, Who),
@@ -73,6 +89,13 @@ pub(super) enum Deed {
     Knock(Who),
     Leave(Who),
     Join(Who, usize),
+    /// Comes in as clients do: also through others, where nobody of the own server may let one in.
+    Enter(Who, usize),
+    /// Knocks as clients do: also through others.
+    KnockThrough(Who, usize),
+    /// Comes into the lobby, or leaves it.
+    Lobby(Who, usize),
+    LeaveLobby(Who),
     Redact(Who, usize),
     /// A server sends what none of its users made.
     Forge(Forgery),
@@ -93,24 +116,58 @@ pub(super) struct Forgery {
 }
 
 impl Plan {
+    /// The plan of a seed.
     pub(super) fn of(seed: u64) -> Self {
+        let mut chance = StdRng::seed_from_u64(seed ^ WIDER);
+        let mut plan = Self::narrow(seed);
+        plan.version = SUPPORTED_VERSIONS[usize::try_from(seed).unwrap_or(0) % SUPPORTED_VERSIONS.len()].clone();
+        let everybody = (0..plan.servers).flat_map(|n| (0..USERS).map(move |u| (u, n)));
+        plan.lobby = everybody.filter(|who| *who == (0, 0) || chance.random_bool(0.6)).collect();
+        let ways = ways_in(rules(&plan.version).expect("known"));
+        plan.join_rule = Some(ways[chance.random_range(0..ways.len())]);
+        for (n, step) in (0..).zip(&mut plan.steps) {
+            let mut chance = StdRng::seed_from_u64(Step::seed(seed, n) ^ WIDER);
+            if chance.random_bool(0.25) {
+                step.deed = Deed::wider(&mut chance, plan.servers, &ways);
+            }
+        }
+        plan
+    }
+
+    /// The narrow plan of a seed.
+    pub(super) fn narrow(seed: u64) -> Self {
         let mut chance = StdRng::seed_from_u64(seed);
         let servers = chance.random_range(3..=7);
-        let version = VERSIONS[usize::try_from(seed).unwrap_or(0) % VERSIONS.len()].clone();
+        let version = NARROW_VERSIONS[usize::try_from(seed).unwrap_or(0) % NARROW_VERSIONS.len()].clone();
         let clocks = (0..servers).map(|_| chance.random_range(0..2_000)).collect();
         let residents: Vec<usize> = (1..servers).filter(|_| chance.random_bool(0.8)).collect();
         let levels = residents.iter().map(|_| [0, 0, 50, 50, 75, 100][chance.random_range(0..6)]).collect();
         let steps = chance.random_range(60..180);
         let steps = (0..steps).map(|n| Step::of(seed, n, servers)).collect();
-        Self { seed, version, servers, clocks, residents, levels, steps }
+        Self { seed, version, servers, clocks, residents, levels, lobby: Vec::new(), join_rule: None, steps }
     }
+}
+
+/// Join rules that let somebody in who is not invited: those that ask for more are there more often.
+fn ways_in(rules: &RoomVersionRules) -> Vec<&'static str> {
+    let rules = &rules.authorization;
+    let mut ways = vec!["public"];
+    ways.extend(rules.knocking.then_some("knock"));
+    ways.extend(rules.restricted_join_rule.then_some(["restricted"; 3]).into_iter().flatten());
+    ways.extend(rules.knock_restricted_join_rule.then_some(["knock_restricted"; 2]).into_iter().flatten());
+    ways
 }
 
 impl Step {
     fn of(seed: u64, n: u64, servers: usize) -> Self {
-        let mut chance = StdRng::seed_from_u64(seed.wrapping_mul(10_007).wrapping_add(n + 1));
+        let mut chance = StdRng::seed_from_u64(Self::seed(seed, n));
         let ticks = (0..servers).map(|_| chance.random_range(0..20)).collect();
         Self { ticks, deed: Deed::of(&mut chance, servers) }
+    }
+
+    /// What the chance of a plan's step begins with.
+    fn seed(seed: u64, n: u64) -> u64 {
+        seed.wrapping_mul(10_007).wrapping_add(n + 1)
     }
 }
 
@@ -161,13 +218,44 @@ impl Deed {
             }),
         }
     }
+
+    /// What narrow plans don't know.
+    fn wider(chance: &mut StdRng, servers: usize, ways: &[&'static str]) -> Self {
+        let mut anybody = || (usize::from(chance.random_bool(0.4)), chance.random_range(0..servers));
+        let (who, whom) = (anybody(), anybody());
+        let through = chance.random_range(0..servers);
+        match chance.random_range(0..40) {
+            0..5 => Self::JoinRule(who, ways[chance.random_range(0..ways.len())]),
+            5..17 => Self::Enter(who, through),
+            17..21 => Self::KnockThrough(who, through),
+            21..24 => Self::Lobby(who, through),
+            24..28 => Self::LeaveLobby(who),
+            28..31 => Self::Leave(who),
+            31..33 => Self::Kick(who, whom),
+            33..36 => {
+                let names = ["invite", "invite", "invite", "kick", "ban", "state_default", "users_default"];
+                let levels = [None, Some(0), Some(25), Some(50), Some(75)];
+                let level = levels[chance.random_range(0..levels.len())];
+                Self::Name(who, names[chance.random_range(0..names.len())], level)
+            }
+            _ => Self::Forge(Forgery {
+                by: who,
+                whom,
+                kind: chance.random_range(7..10),
+                follows: chance.random_bool(0.5).then(|| chance.random_range(0..1_000)),
+                auth: chance.random_range(0..8),
+                depth: chance.random_range(-5..5),
+                to: chance.random_range(0..=255),
+            }),
+        }
+    }
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, version, servers, clocks, residents, levels, steps } = self;
+        let Self { seed, version, servers, clocks, residents, levels, lobby, join_rule, steps } = self;
         writeln!(f, "seed {seed}, version {version}, {servers} servers, clocks {clocks:?}")?;
-        writeln!(f, "residents {residents:?} with levels {levels:?}")?;
+        writeln!(f, "residents {residents:?} with levels {levels:?}, join rule {join_rule:?}, in the lobby {lobby:?}")?;
         steps.iter().try_for_each(|step| writeln!(f, "  {:?} {:?}", step.deed, step.ticks))
     }
 }
