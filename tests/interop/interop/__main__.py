@@ -18,10 +18,10 @@ def versions_of(which, since, options):
     """The room versions that a scenario is tried in."""
     if options.version:
         versions = [options.version]
-    elif which == "all":
-        versions = ALL_VERSIONS if options.long else ["6", "11", "12"]
+    elif options.long:
+        versions = ["10", "12"] if which == "few" else ALL_VERSIONS
     else:
-        versions = ["10", "12"] if options.long else ["12"]
+        versions = ["6", "11", "12"] if which == "all" else ["12"]
     return [version for version in versions if int(version) >= since]
 
 

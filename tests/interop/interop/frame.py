@@ -49,8 +49,9 @@ class Pair:
                 server.link.heal()
 
 
-def scenario(versions="short", since=1, long_only=False, directions=True):
-    """Marks a scenario: for all versions (`all`) or a few, from a room version on; without directions if it goes both ways."""
+def scenario(versions="few", since=1, long_only=False, directions=True):
+    """Marks a scenario: for a `few` room versions, for `all`, or for `many`, which are all in the long form alone; from a version
+    on; without directions if it goes both ways."""
     def mark(run):
         name = f"{run.__module__.rpartition('.')[2]}.{run.__name__}"
         SCENARIOS.append((name, run, versions, since, long_only, directions))

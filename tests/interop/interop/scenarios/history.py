@@ -51,7 +51,7 @@ def history_from_before_an_invite_stays_hidden(pair):
     assert all(event["event_id"] != secret for event in bob.history(room))
 
 
-@scenario(versions="all", long_only=True)
+@scenario(long_only=True)
 def who_comes_late_sees_what_the_room_allows(pair):
     for visibility in ("joined", "invited", "shared", "world_readable"):
         alice, carol, bob = pair.people("h", "t", "t")

@@ -24,7 +24,7 @@ def what_was_said_during_an_outage_arrives(pair):
     agree(room, alice, bob)
 
 
-@scenario(versions="all", long_only=True)
+@scenario(long_only=True)
 def all_that_was_done_during_an_outage_arrives(pair):
     """Messages, state, redactions, joins, leaves, kicks, bans, and new powers, on the side that lives."""
     people = alice, bob, carol, dan, eve, fred = pair.people("h", "t", "h", "t", "h", "t")

@@ -97,8 +97,8 @@ def joins_and_bans_reach_the_third_way_round(pair):
     dan, eve = pair.people("t", "x")
     with _apart(pair.here, pair.there):
         comes_in(dan, room, pair.third, xenia)
-        comes_in(eve, room, pair.here, xenia, alice)
-        # They hear of each other only when the third speaks.
+        comes_in(eve, room, pair.here, xenia, alice, bob)
+        # Of what they do now they hear when the third speaks.
         bob.act(room, "kick", eve.user_id)
         alice.set_state(room, "m.room.name", {"name": "Alice"})
         is_member(xenia, room, eve.user_id, "leave")
