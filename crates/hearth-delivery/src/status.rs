@@ -1,8 +1,11 @@
 //! How it stands with other servers, for those who ask why a message has not arrived.
 
+use std::sync::Arc;
+
 use hearth_matrix::ruma::{OwnedRoomId, OwnedServerName, ServerName};
 use hearth_remote::RuleRefusal;
 use hearth_store::{Delivered, Destination, Position, StoreError, Tx};
+use rustc_hash::FxHashSet;
 
 use crate::board::Task;
 use crate::{Delivery, Inner, transaction};
@@ -71,18 +74,16 @@ impl Delivery {
 
     /// How it stands with those that don't answer or lack something, the worst first, at most `limit`.
     pub async fn lagging(&self, limit: usize) -> Result<Vec<Status>, StoreError> {
-        let names = self.inner.store.read(|tx| {
-            let mut names = tx.destinations().failing(SERVERS)?;
-            names.extend(tx.deliveries().servers_with_work()?);
-            Ok(names)
+        let read = self.inner.store.read(|tx| {
+            let failing = tx.destinations().failing(SERVERS)?;
+            Ok((failing, tx.deliveries().servers_with_work()?))
         });
-        let mut names = names.await?;
-        names.sort_unstable();
-        names.dedup();
-        let servers = names.iter().filter_map(|name| OwnedServerName::try_from(&**name).ok());
-        let servers: Vec<_> = servers.filter(|server| !self.inner.is_own(server)).take(SERVERS as usize).collect();
-        let mut all = Vec::with_capacity(servers.len());
-        for server in servers {
+        let (failing, others) = read.await?;
+        let lacking = self.inner.board.longest_lacking(self.inner.time.now_ms(), SERVERS as usize);
+        let lacking = lacking.iter().map(|(server, _)| server.as_str().into());
+        let names = failing.into_iter().chain(lacking).chain(others);
+        let mut all = Vec::new();
+        for server in likely_worst(names.filter(|name| **name != *self.inner.own.as_str())) {
             let status = self.inner.status(&server, EVENTS / 10).await?;
             let fails = status.destination.as_ref().is_some_and(|destination| destination.failures > 0);
             if fails || status.behind.events > 0 {
@@ -133,6 +134,14 @@ impl Delivery {
         let behind_ms = since.map_or(0, |since| (self.inner.time.now_ms() - since).max(0));
         metrics::gauge!("hearth_delivery_slowest_behind_seconds").set(behind_ms as f64 / 1000.0);
     }
+}
+
+/// As many servers as are looked at, each once: the first, of which is known that they fail or lack something.
+fn likely_worst(names: impl Iterator<Item = Arc<str>>) -> Vec<OwnedServerName> {
+    let mut seen = FxHashSet::default();
+    let servers =
+        names.filter(|name| seen.insert(name.clone())).filter_map(|name| OwnedServerName::try_from(&*name).ok());
+    servers.take(SERVERS as usize).collect()
 }
 
 impl Inner {
@@ -186,4 +195,18 @@ fn behind(tx: &mut Tx<'_>, server: hearth_store::StringNum, sent: Position, most
         behind.oldest_ts = tx.events().row(event)?.map(|row| row.origin_server_ts);
     }
     Ok(behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_is_looked_at_before_the_many_who_lack_something_just_now() {
+        let many = (0..2 * SERVERS).map(|n| format!("a{n}.test").into());
+        let names = ["z.test", "y.test", "z.test"].into_iter().map(Arc::from).chain(many);
+        let servers = likely_worst(names);
+        assert_eq!(servers[..3], ["z.test", "y.test", "a0.test"]);
+        assert_eq!(servers.len(), SERVERS as usize);
+    }
 }

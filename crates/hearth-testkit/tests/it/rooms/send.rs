@@ -127,7 +127,11 @@ async fn power_levels_must_be_levels_in_every_room_version() {
                 let request =
                     json!({ "room_version": version, "power_level_content_override": { name: content[name] } });
                 let (status, answer) = alice.post("/_matrix/client/v3/createRoom", &request).await;
-                assert_eq!((status, &answer["errcode"]), (400, &json!("M_INVALID_ROOM_STATE")), "version {version}: {request}");
+                assert_eq!(
+                    (status, &answer["errcode"]),
+                    (400, &json!("M_INVALID_ROOM_STATE")),
+                    "version {version}: {request}"
+                );
             }
             let mut content = good.clone();
             content["kick"] = json!("51");
