@@ -114,6 +114,8 @@ struct Courier<'a> {
     most: usize,
     /// It has events alone.
     bare: bool,
+    /// What is passed over at most.
+    most_refused: usize,
     /// What was refused by itself, and has been passed over.
     refused: Vec<(Transaction, RemoteError)>,
 }
@@ -130,8 +132,18 @@ impl<'a> Courier<'a> {
         if destination.retry_ts > inner.time.now_ms() {
             return Err(Stop::Later { until_ms: destination.retry_ts });
         }
-        let doubtful = destination.failures > 0;
-        Ok(Self { inner, server, num, at, is_unnoted: false, doubtful, most: PDUS, bare: false, refused: Vec::new() })
+        Ok(Self {
+            inner,
+            server,
+            num,
+            at,
+            is_unnoted: false,
+            doubtful: destination.failures > 0,
+            most: PDUS,
+            bare: false,
+            most_refused: refused::most_refused(destination.failures),
+            refused: Vec::new(),
+        })
     }
 
     /// Sends a part of what is lacking; tells whether there is more to do.
@@ -175,7 +187,7 @@ impl<'a> Courier<'a> {
             self.at = part.arrived();
             self.is_unnoted = true;
         }
-        if !self.refused.is_empty() && (!more || self.refused.len() >= refused::MOST_REFUSED) {
+        if !self.refused.is_empty() && (!more || self.refused.len() >= self.most_refused) {
             self.doubt().await?;
         }
         if self.refused.is_empty() {

@@ -22,10 +22,19 @@ use hearth_remote::RemoteError;
 
 use super::{Courier, Stop, Taken, Transaction, send};
 
-/// Events that are passed over in one try: a server that takes nothing is not asked about all that it lacks.
-pub(super) const MOST_REFUSED: usize = 8;
+/// Events that are passed over in a first try: a server that takes nothing is not asked about all that it lacks.
+const FEW: usize = 8;
+/// Once it has failed so often, they are twice as many each time, up to a bound: behind some that it never takes there may be one
+/// that it does.
+const OFTEN: i64 = 8;
+const DOUBLED: i64 = 5;
 /// For how long an event may be all that there is for a server.
 const ALONE_MS: i64 = 24 * 3_600_000;
+
+/// Events that are passed over in one try, of a server that failed so often in a row.
+pub(super) fn most_refused(failures: i64) -> usize {
+    FEW << (failures - OFTEN).clamp(0, DOUBLED)
+}
 
 impl Courier<'_> {
     /// Something got through. What was refused before is asked about once more, and then let go.

@@ -268,6 +268,27 @@ async fn an_event_that_a_server_never_takes_is_kept_until_it_takes_another() {
 
 // endpoint: PUT /_matrix/federation/v1/send/{txnId}
 #[tokio::test]
+async fn behind_many_events_that_a_server_never_takes_another_is_found() {
+    let federation = Federation::start(2).await;
+    let never: Vec<String> = (0..20).map(|n| format!("never {n}")).collect();
+    let (alice, room) = lacking(&federation, &never.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    send(&alice, &room, "but this").await;
+    let takes = |transaction: &Value| !bodies(transaction).iter().any(|body| body.starts_with("never"));
+    let (heard, _serving) = listen(&federation, 1, takes).await;
+    for _ in 0..12 {
+        let failures = known(&federation).await.failures;
+        federation.time.advance(3_600_000);
+        until("it fails again, or takes the other", async || {
+            known(&federation).await.failures > failures || heard.bodies() == ["but this"]
+        })
+        .await;
+    }
+    until_served(&federation).await;
+    assert_eq!((heard.bodies(), known(&federation).await.failures), (vec!["but this".to_owned()], 0));
+}
+
+// endpoint: PUT /_matrix/federation/v1/send/{txnId}
+#[tokio::test]
 async fn an_event_that_a_server_never_takes_does_not_fail_it_for_ever() {
     let mut federation = Federation::start(2).await;
     let (alice, room) = lacking(&federation, &["never this"]).await;
