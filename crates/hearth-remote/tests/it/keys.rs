@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use hearth_matrix::SigningKey;
@@ -332,4 +332,42 @@ async fn servers_that_say_nothing_of_their_keys_keep_no_request_waiting() {
         _ = lookups.join_next() => panic!("it was kept waiting until some were given up"),
         answer = remote.send(&a.name, request) => drop(answer.unwrap()),
     }
+}
+
+#[tokio::test]
+async fn a_server_with_ever_new_keys_is_asked_less_often() {
+    let (world, us, a) = (World::new(), Matrix::new("us.org", 1), Matrix::new("a.org", 2));
+    let time = WallTime::manual(NOW);
+    let sender =
+        |n: u8| Matrix { key: SigningKey::from_seed([n; 32], &n.to_string()).unwrap(), ..Matrix::new("a.org", 2) };
+    let current = Arc::new(AtomicU8::new(0));
+    let telling = {
+        let current = current.clone();
+        paths(move |path| {
+            path.contains("key").then(|| full(200, sender(current.load(Ordering::SeqCst)).document(NOW + DAY)))
+        })
+    };
+    let server = a.start(&world, telling).await;
+    let remote = world.remote(&us, &time).await;
+    let asked = || server.seen().iter().filter(|seen| seen.uri.path().contains("key")).count();
+    let enters = async |sender: &Matrix| {
+        let signature = XMatrix::sign(&sender.key, &sender.name, &us.name, "GET", "/", b"").unwrap();
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, signature.to_header().unwrap())]);
+        let request = Inbound { method: "GET", uri: "/", headers: &headers, body: b"", address: None };
+        remote.authenticate(request).await.is_ok()
+    };
+    // A new key is found at once, and the next soon.
+    assert!(enters(&sender(0)).await);
+    time.advance(10_000);
+    current.store(1, Ordering::SeqCst);
+    assert!(enters(&sender(1)).await);
+    for n in 2..60 {
+        time.advance(10_000);
+        current.store(n, Ordering::SeqCst);
+        enters(&sender(n)).await;
+    }
+    assert!(asked() <= 8, "in ten minutes {} times", asked());
+    // Who has been calm is asked again at once.
+    time.advance(HOUR);
+    assert!(enters(&sender(59)).await);
 }
