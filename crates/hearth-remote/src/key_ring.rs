@@ -33,6 +33,8 @@ const MOST_UNDER_WAY: [usize; 3] = [20_000, 1_000, 200];
 const CALM_AFTER_NOTARIES: i64 = 60_000;
 /// Whoever wants the keys of many servers waits for so many rounds of them.
 const MOST_ROUNDS: u32 = 10;
+/// A longer document is used, but not kept for those who ask us about the server.
+const MAX_KEPT_DOCUMENT_BYTES: usize = 16 * 1024;
 /// A server that has answered is not asked again so soon, whatever is missing; one that always has us ask again, later each time.
 const CALM_AFTER_ANSWER: i64 = 30_000;
 const MAX_CALM_AFTER_ANSWER: i64 = 10 * 60_000;
@@ -436,10 +438,12 @@ impl KeyRing {
         let ring = &self.0;
         let now = ring.time.now_ms();
         let keys = told.to_keys(now, from_itself);
-        let document = KeyDocument { json, valid_until_ts: told.valid_until_ts, fetched_ts: now };
+        let is_kept = json.len() <= MAX_KEPT_DOCUMENT_BYTES;
+        let document = is_kept.then_some(KeyDocument { json, valid_until_ts: told.valid_until_ts, fetched_ts: now });
         let server = told.server.to_string();
-        let kept =
-            ring.store.write([server_noun(&told.server)], move |tx| tx.server_keys().keep(&server, &keys, &document));
+        let kept = ring
+            .store
+            .write([server_noun(&told.server)], move |tx| tx.server_keys().keep(&server, &keys, document.as_ref()));
         match kept.await {
             Ok(known) => ring.known.insert(told.server.clone(), Arc::new(known)),
             Err(error) => tracing::warn!(server = %told.server, %error, "keys of a server are not kept"),

@@ -200,6 +200,7 @@ impl Homeserver {
             tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
         }
         upkeep.spawn(doors.media.clone().keep_house());
+        upkeep.spawn(doors.remote.clone().keep_house());
         let rooms = doors.rooms.clone();
         upkeep.spawn(async move {
             if let Err(error) = rooms.show_profiles().await {

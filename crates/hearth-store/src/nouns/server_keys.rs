@@ -102,7 +102,7 @@ impl ServerKeys<'_, '_> {
         )
     }
 
-    /// Keeps what a document of a server told, and returns all its keys that are known then. What the server says itself replaces
+    /// Keeps what a document of a server told, itself only if it is given, and returns all keys of the server that are known then. What the server says itself replaces
     /// what is known; what others say about it only adds, or makes a key good for longer that is the same. The caller holds the
     /// server's lock.
     ///
@@ -112,7 +112,7 @@ impl ServerKeys<'_, '_> {
         &mut self,
         server: &str,
         keys: &[ServerKey],
-        document: &KeyDocument,
+        document: Option<&KeyDocument>,
     ) -> Result<Vec<ServerKey>, StoreError> {
         let known = self.of_servers(&[server])?.into_iter().map(|(_, key)| (key.key_id.clone(), key));
         let mut known: BTreeMap<String, ServerKey> = known.collect();
@@ -136,7 +136,9 @@ impl ServerKeys<'_, '_> {
         for key in kept.iter().filter(|key| changed.contains(key.key_id.as_str())) {
             self.put(num, key)?;
         }
-        self.put_document(num, document, !told.is_empty())?;
+        if let Some(document) = document {
+            self.put_document(num, document, !told.is_empty())?;
+        }
         Ok(kept)
     }
 
@@ -155,6 +157,19 @@ impl ServerKeys<'_, '_> {
                 from_itself.into(),
             ],
         )
+    }
+
+    /// Forgets documents that came before a time, of servers that are and were in no room that we know: at most so many, and says
+    /// how many those were. Their keys stay.
+    pub fn sweep_documents(&mut self, before_ts: i64, most: usize) -> Result<usize, StoreError> {
+        let old = self.tx.query(
+            "SELECT server FROM server_key_documents WHERE fetched_ts < $1 AND NOT EXISTS \
+             (SELECT 1 FROM room_servers WHERE room_servers.server = server_key_documents.server) LIMIT $2",
+            &[before_ts.into(), i64::try_from(most).unwrap_or(i64::MAX).into()],
+            |row| row.int(0),
+        )?;
+        self.tx.exec("DELETE FROM server_key_documents WHERE server IN ints($1)", &[old[..].into()])?;
+        Ok(old.len())
     }
 
     fn forget<'k>(&mut self, server: StringNum, key_ids: impl Iterator<Item = &'k str>) -> Result<(), StoreError> {

@@ -12,7 +12,8 @@ fn key(id: &str, byte: u8, valid_until_ts: i64, from_itself: bool) -> ServerKey 
 async fn keep(store: &Store, keys: Vec<ServerKey>, json: &str, valid_until_ts: i64) {
     let document = KeyDocument { json: json.to_owned(), valid_until_ts, fetched_ts: 1 };
     let noun = Noun::Name("server:a.org".to_owned());
-    let kept = store.write([noun], move |tx| tx.server_keys().keep("a.org", &keys, &document)).await.expect("kept");
+    let kept =
+        store.write([noun], move |tx| tx.server_keys().keep("a.org", &keys, Some(&document))).await.expect("kept");
     let read = store.read(|tx| tx.server_keys().of_servers(&["a.org"])).await.expect("read");
     assert_eq!(sorted(kept), sorted(read.into_iter().map(|(_, key)| key).collect()));
 }
@@ -76,6 +77,45 @@ async fn a_server_that_always_has_other_keys_fills_nothing() {
             assert!((0..30).all(|n| has(&id(round, n))), "{round}: the newest stay");
         }
         assert!((0..30).all(|n| !has(&id(0, n))));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_strangers_are_forgotten_and_their_keys_stay() {
+    on_each_engine(async |store| {
+        for (server, fetched_ts) in [("old.org", 1), ("older.org", 0), ("new.org", 5), ("member.org", 1)] {
+            let document = KeyDocument { json: server.to_owned(), valid_until_ts: i64::MAX, fetched_ts };
+            let keep = store.write([Noun::Name(format!("server:{server}"))], move |tx| {
+                tx.server_keys().keep(server, &[key("ed25519:1", 1, 100, true)], Some(&document))?;
+                if server == "member.org" {
+                    let member = tx.intern(server)?;
+                    tx.raw_exec(
+                        "INSERT INTO room_servers (room, server, since, until, joined) VALUES (1, $1, 1, 2, 0)",
+                        &[member.into()],
+                    )?;
+                }
+                Ok(())
+            });
+            keep.await.expect("kept");
+        }
+        let sweep = async || store.write(Vec::new(), |tx| tx.server_keys().sweep_documents(5, 1)).await.expect("swept");
+        assert_eq!([sweep().await, sweep().await, sweep().await], [1, 1, 0]);
+        let servers = ["old.org", "older.org", "new.org", "member.org"];
+        let read = store.read(move |tx| {
+            let documents = tx.server_keys().documents_of(&servers)?;
+            Ok((documents, tx.server_keys().of_servers(&servers)?.len()))
+        });
+        let (documents, keys) = read.await.expect("read");
+        let mut left: Vec<String> = documents.into_iter().map(|(server, _)| server).collect();
+        left.sort_unstable();
+        assert_eq!((left, keys), (vec!["member.org".to_owned(), "new.org".to_owned()], 4));
+        // What comes without a document leaves the one that is there.
+        let none = store.write([Noun::Name("server:new.org".to_owned())], |tx| {
+            tx.server_keys().keep("new.org", &[key("ed25519:1", 1, 200, true)], None)?;
+            tx.server_keys().documents_of(&["new.org"])
+        });
+        assert_eq!(none.await.expect("kept")[0].1.json, "new.org");
     })
     .await;
 }
