@@ -17,6 +17,8 @@ use hearth_store::{OwnKey, ServerKey};
 const MAX_VALIDITY: i64 = 7 * 24 * 3_600_000;
 /// So many keys a document holds at most.
 const MOST_KEYS: usize = 256;
+/// So many signatures of it are looked at.
+const MOST_SIGNATURES: usize = 16;
 /// Keys with longer ids are none for us.
 const MAX_KEY_ID_BYTES: usize = 255;
 
@@ -87,11 +89,11 @@ impl ToldKeys {
         })
     }
 
-    /// At least one key in use has signed, and no signature by such a key is wrong.
+    /// At least one key in use has signed, and no signature by such a key is wrong, among the first few.
     fn signed(self, json: &str) -> Result<Self, DocumentError> {
         let with = signed_with(json, &self.server);
         let mut good = false;
-        for (id, key) in self.verify_keys.iter().filter(|(id, _)| with.contains(id)) {
+        for (id, key) in self.verify_keys.iter().filter(|(id, _)| with.contains(id)).take(MOST_SIGNATURES) {
             if !verify_json(json, self.server.as_str(), id, key) {
                 return Err(DocumentError::WrongSignature);
             }

@@ -256,7 +256,7 @@ impl Rooms {
             Err(error) => return Some(error.to_string()),
         };
         let neighbours = self.inner.inbound.neighbours.get()?;
-        match signatures::check_at_hand(&**neighbours, &[event], rules).into_iter().next()? {
+        match signatures::check_one_at_hand(&**neighbours, event, rules) {
             Ok(()) | Err(VerifyError::UnknownKey(_)) => None,
             Err(error) => Some(error.to_string()),
         }
