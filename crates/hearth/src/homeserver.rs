@@ -122,7 +122,7 @@ impl Homeserver {
             Delivery::new(store.clone(), remote.clone(), rooms.typing().clone(), presence.clone(), time.clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
-        let bodies = Bodies::default();
+        let bodies = Bodies::new(time.clone());
         let watched = (store.clone(), delivery.clone(), rooms.clone(), bodies.clone());
         let doors = Doors {
             accounts,

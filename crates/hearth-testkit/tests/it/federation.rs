@@ -26,7 +26,7 @@ pub struct Peer {
 
 impl Peer {
     /// Starts it, and a server that may connect to it and trusts its authority.
-    async fn with_server(adjust: impl Fn(&mut hearth::settings::Settings, &ServerName)) -> (Self, TestServer) {
+    pub async fn with_server(adjust: impl Fn(&mut hearth::settings::Settings, &ServerName)) -> (Self, TestServer) {
         Self::with_doors(Router::new(), adjust).await
     }
 
