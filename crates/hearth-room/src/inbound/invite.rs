@@ -176,7 +176,10 @@ impl Rooms {
         }
         let said = Hearsay::of(version, room_state, &invite.sender);
         let said = said.ok_or_else(|| bad("the room's m.room.create event is of another version"))?;
-        self.check_room_state(&invite, rules, room_state)?;
+        // Many signatures may be checked there, which is no work for a thread that serves others.
+        let (rooms, about, state) = (self.clone(), invite.clone(), room_state.clone());
+        let checked = tokio::task::spawn_blocking(move || rooms.check_room_state(&about, rules, &state)).await;
+        checked.unwrap_or_else(|_| Err(bad("invite_room_state can't be read")))?;
         if !said.federate && said.creator.server_name() != self.inner.config.server_name {
             return Err(RoomError::Forbidden("the room is not open to other servers".into()));
         }
