@@ -68,6 +68,9 @@ pub fn key_ids(pdu: &Pdu, server: &ServerName) -> Vec<String> {
     signatures_of(&event, server).map(|(key_id, _)| key_id.to_owned()).collect()
 }
 
+/// So many signatures of one server are looked at; each costs some time. None has so many keys.
+const MOST_LOOKED_AT: usize = 16;
+
 fn signatures_of<'e>(event: &'e Object<'_>, server: &ServerName) -> impl Iterator<Item = (&'e str, &'e str)> {
     event
         .get("signatures")
@@ -79,13 +82,14 @@ fn signatures_of<'e>(event: &'e Object<'_>, server: &ServerName) -> impl Iterato
         // A policy server's key is known to its rooms alone, and vouches for nothing that its server sends.
         .filter(|(key_id, _)| key_id.starts_with("ed25519:") && *key_id != POLICY_KEY_ID)
         .filter_map(|(key_id, signature)| Some((key_id, signature.as_str()?)))
+        .take(MOST_LOOKED_AT)
 }
 
 /// Checks that every server that must has signed the event.
 ///
 /// `key` gives the public key of a server by its id, if it was valid when the event was sent (the
 /// caller knows, and `rules.enforce_key_validity` says whether it matters). One good signature by
-/// each server is enough; keys that are not at hand are passed over.
+/// each server is enough, among the first few that there are of it; keys that are not at hand are passed over.
 pub fn verify(
     pdu: &Pdu,
     rules: &RoomVersionRules,

@@ -17,6 +17,10 @@ use hearth_store::{OwnKey, ServerKey};
 const MAX_VALIDITY: i64 = 7 * 24 * 3_600_000;
 /// So many keys a document holds at most.
 const MOST_KEYS: usize = 256;
+/// So many signatures of it are looked at.
+const MOST_SIGNATURES: usize = 16;
+/// Keys with longer ids are none for us.
+const MAX_KEY_ID_BYTES: usize = 255;
 
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -69,7 +73,8 @@ impl ToldKeys {
         let key = |id: &str, value: &Json<'_>| -> Option<(String, [u8; 32])> {
             let key = BASE64.decode(value.as_object()?.get_str("key")?).ok()?;
             // Keys of algorithms that we don't know are none for us.
-            id.starts_with("ed25519:").then_some((id.to_owned(), key.try_into().ok()?))
+            let is_ours_to_know = id.starts_with("ed25519:") && id.len() <= MAX_KEY_ID_BYTES;
+            is_ours_to_know.then_some((id.to_owned(), key.try_into().ok()?))
         };
         let expired = |value: &Json<'_>| value.as_object().and_then(|value| value.get("expired_ts")?.as_int());
         Some(Self {
@@ -84,11 +89,11 @@ impl ToldKeys {
         })
     }
 
-    /// At least one key in use has signed, and no signature by such a key is wrong.
+    /// At least one key in use has signed, and no signature by such a key is wrong, among the first few.
     fn signed(self, json: &str) -> Result<Self, DocumentError> {
         let with = signed_with(json, &self.server);
         let mut good = false;
-        for (id, key) in self.verify_keys.iter().filter(|(id, _)| with.contains(id)) {
+        for (id, key) in self.verify_keys.iter().filter(|(id, _)| with.contains(id)).take(MOST_SIGNATURES) {
             if !verify_json(json, self.server.as_str(), id, key) {
                 return Err(DocumentError::WrongSignature);
             }
@@ -204,6 +209,17 @@ mod tests {
         for broken in ["", "{}", "[]", r#"{"server_name":"a.org","verify_keys":[],"valid_until_ts":1}"#] {
             assert_eq!(ToldKeys::parse(broken), Err(DocumentError::Malformed), "{broken}");
         }
+    }
+
+    #[test]
+    fn a_key_with_an_endless_id_is_none() {
+        let (used, long) = (key(1, "1"), "x".repeat(250));
+        let json = format!(
+            r#"{{"server_name":"a.org","valid_until_ts":5,"verify_keys":{{"ed25519:1":{{"key":"{0}"}},"ed25519:{long}":{{"key":"{0}"}}}}}}"#,
+            used.public_key_base64()
+        );
+        let told = ToldKeys::parse(&used.sign_json(&json, "a.org").unwrap()).unwrap();
+        assert_eq!(told.verify_keys, [("ed25519:1".to_owned(), used.public_key())]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use hearth_matrix::ruma::{OwnedServerName, ServerName};
 use hearth_store::{KeyDocument, Noun, ServerKey, Store, StoreError, WallTime};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
@@ -21,6 +22,8 @@ use crate::key_sources::KeySources;
 
 /// Servers whose keys are kept in memory, and servers that did not answer.
 const MOST_SERVERS: usize = 20_000;
+/// Keys that are kept in memory.
+const MOST_KEYS: u64 = 10 * MOST_SERVERS as u64;
 /// So many servers are asked at once for those who need them, and for those who ask us.
 const MOST_AT_ONCE: usize = 256;
 const MOST_FOR_OTHERS: usize = 32;
@@ -30,9 +33,14 @@ const MOST_UNDER_WAY: [usize; 3] = [20_000, 1_000, 200];
 const CALM_AFTER_NOTARIES: i64 = 60_000;
 /// Whoever wants the keys of many servers waits for so many rounds of them.
 const MOST_ROUNDS: u32 = 10;
-/// A server that has answered is not asked again so soon, whatever is missing.
+/// A longer document is used, but not kept for those who ask us about the server.
+const MAX_KEPT_DOCUMENT_BYTES: usize = 16 * 1024;
+/// A server that has answered is not asked again so soon, whatever is missing; one that always has us ask again, later each time.
 const CALM_AFTER_ANSWER: i64 = 30_000;
-/// For whoever needs a key to let somebody in, it is asked this soon, however often it failed: it is there, for it sends.
+const MAX_CALM_AFTER_ANSWER: i64 = 10 * 60_000;
+/// For whoever needs a key to let somebody in, a server is asked after this part of it,
+const ENTRY_PART: i64 = 3;
+/// and this soon, however often it failed: it is there, for it sends.
 const CALM_BEFORE_ENTRY: i64 = 10_000;
 const FIRST_FAILURE: i64 = 30_000;
 const MAX_FAILURE: i64 = 10 * 60_000;
@@ -90,9 +98,9 @@ struct Ring {
     store: Store,
     time: WallTime,
     patience: Patience,
-    known: Cache<OwnedServerName, Arc<Vec<ServerKey>>>,
+    known: Cache<OwnedServerName, Arc<Vec<ServerKey>>, ByKeys>,
     asked: Cache<OwnedServerName, Asked>,
-    /// Servers of which notaries knew nothing, with when that was.
+    /// Servers of which notaries knew nothing, or not what was wanted, with when that was.
     unknown_to_notaries: Cache<OwnedServerName, i64>,
     under_way: Mutex<HashMap<OwnedServerName, Shared<BoxFuture<'static, ()>>>>,
     lanes: [Lane; 3],
@@ -104,12 +112,51 @@ struct Lane {
     under_way: AtomicUsize,
 }
 
-#[derive(Clone, Copy)]
+/// What is kept of a server weighs as much as it has keys.
+#[derive(Clone)]
+struct ByKeys;
+
+impl Weighter<OwnedServerName, Arc<Vec<ServerKey>>> for ByKeys {
+    fn weight(&self, _: &OwnedServerName, keys: &Arc<Vec<ServerKey>>) -> u64 {
+        1 + keys.len() as u64
+    }
+}
+
+/// How it went when a server was asked.
+#[derive(Clone, Copy, Default)]
 struct Asked {
     /// When that ended.
     at: i64,
-    not_before: i64,
+    /// How often in a row it failed.
     failures: u32,
+    /// When it answered last, and for how long it is left alone for that.
+    answer: Option<(i64, i64)>,
+}
+
+impl Asked {
+    fn answered(self, now: i64) -> Self {
+        let calm = match self.answer {
+            Some((at, calm)) if now < at + 2 * calm => (2 * calm).min(MAX_CALM_AFTER_ANSWER),
+            _ => CALM_AFTER_ANSWER,
+        };
+        Self { at: now, failures: 0, answer: Some((now, calm)) }
+    }
+
+    fn failed(self, now: i64) -> Self {
+        Self { at: now, failures: self.failures.saturating_add(1), ..self }
+    }
+
+    fn not_before(self, whom: For) -> i64 {
+        let is_entry = whom == For::Entry;
+        let after_failure = match self.failures {
+            0 => 0,
+            _ if is_entry => self.at + CALM_BEFORE_ENTRY,
+            failures => self.at + (FIRST_FAILURE << (failures - 1).min(10)).min(MAX_FAILURE),
+        };
+        // A failure in between does not shorten it.
+        let after_answer = self.answer.map_or(0, |(at, calm)| at + if is_entry { calm / ENTRY_PART } else { calm });
+        after_failure.max(after_answer)
+    }
 }
 
 /// For whom keys are looked for.
@@ -137,7 +184,7 @@ impl KeyRing {
             store,
             time,
             patience,
-            known: Cache::new(MOST_SERVERS),
+            known: Cache::with_weighter(MOST_SERVERS, MOST_KEYS, ByKeys),
             asked: Cache::new(MOST_SERVERS),
             unknown_to_notaries: Cache::new(MOST_SERVERS),
             under_way: Mutex::default(),
@@ -308,11 +355,7 @@ impl KeyRing {
             return Some(answer.clone());
         }
         let now = ring.time.now_ms();
-        let not_before = |asked: Asked| match whom {
-            For::Entry => asked.not_before.min(asked.at + CALM_BEFORE_ENTRY),
-            For::Events | For::Others => asked.not_before,
-        };
-        if ring.asked.get(server).is_some_and(|asked| now < not_before(asked)) {
+        if ring.asked.get(server).is_some_and(|asked| now < asked.not_before(whom)) {
             return None;
         }
         let lane = &ring.lanes[whom as usize];
@@ -334,28 +377,25 @@ impl KeyRing {
         let Ok(_turn) = ring.lanes[whom as usize].turns.acquire().await else { return };
         let heard = ring.sources.ask_itself(server).await;
         let now = ring.time.now_ms();
-        let failures = match heard {
+        let before = ring.asked.get(server).unwrap_or_default();
+        let asked = match heard {
             Ok((told, json)) => {
                 self.learn(&told, json, true).await;
-                0
+                before.answered(now)
             }
             Err(error) => {
                 tracing::debug!(%server, %error, "no keys from a server itself");
                 ring.sources.discovery.doubt(server);
-                ring.asked.get(server).map_or(0, |asked| asked.failures) + 1
+                before.failed(now)
             }
         };
-        let calm = match failures {
-            0 => CALM_AFTER_ANSWER,
-            failures => (FIRST_FAILURE << (failures - 1).min(10)).min(MAX_FAILURE),
-        };
-        ring.asked.insert(server.clone(), Asked { at: now, not_before: now + calm, failures });
+        ring.asked.insert(server.clone(), asked);
     }
 
     /// A server answers what we ask it: if it had no answer about its keys, it may be asked again.
     pub(crate) fn answers(&self, server: &ServerName) {
-        if self.0.asked.get(server).is_some_and(|asked| asked.failures > 0) {
-            self.0.asked.remove(server);
+        if let Some(asked) = self.0.asked.get(server).filter(|asked| asked.failures > 0) {
+            self.0.asked.insert(server.to_owned(), Asked { failures: 0, ..asked });
         }
     }
 
@@ -375,14 +415,20 @@ impl KeyRing {
                 *until = at.max(*until);
             }
         }
-        let mut vain: BTreeSet<OwnedServerName> = by_server.keys().cloned().collect();
+        let mut vain = by_server.clone();
         let mut learned = Vec::new();
         for (told, json) in self.0.sources.ask_notaries(self, by_server).await {
             self.learn(&told, json, false).await;
-            vain.remove(&told.server);
+            let keys = told.to_keys(now, false);
+            let is_told = |key_id: &String, until: i64| {
+                keys.iter().any(|key| key.key_id == *key_id && is_good_at(key, Some(until)))
+            };
+            if vain.get(&told.server).is_some_and(|keys| keys.iter().all(|(key_id, until)| is_told(key_id, *until))) {
+                vain.remove(&told.server);
+            }
             learned.push(told.server);
         }
-        for server in vain {
+        for server in vain.into_keys() {
             unknown.insert(server, now);
         }
         learned
@@ -392,13 +438,12 @@ impl KeyRing {
         let ring = &self.0;
         let now = ring.time.now_ms();
         let keys = told.to_keys(now, from_itself);
-        let document = KeyDocument { json, valid_until_ts: told.valid_until_ts, fetched_ts: now };
+        let is_kept = json.len() <= MAX_KEPT_DOCUMENT_BYTES;
+        let document = is_kept.then_some(KeyDocument { json, valid_until_ts: told.valid_until_ts, fetched_ts: now });
         let server = told.server.to_string();
-        let kept = ring.store.write([server_noun(&told.server)], move |tx| {
-            tx.server_keys().keep(&server, &keys, &document)?;
-            let known = tx.server_keys().of_servers(&[&server])?;
-            Ok(known.into_iter().map(|(_, key)| key).collect())
-        });
+        let kept = ring
+            .store
+            .write([server_noun(&told.server)], move |tx| tx.server_keys().keep(&server, &keys, document.as_ref()));
         match kept.await {
             Ok(known) => ring.known.insert(told.server.clone(), Arc::new(known)),
             Err(error) => tracing::warn!(server = %told.server, %error, "keys of a server are not kept"),

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::key_document::{BASE64, DocumentError, ToldKeys, signed_with};
 use crate::{Discovery, HttpClient, HttpError, KeyRing, Limits, Manner};
 
-const LIMITS: Limits = Limits { timeout: Duration::from_secs(20), response_bytes: 256 * 1024 };
+const LIMITS: Limits = Limits { timeout: Duration::from_secs(20), response_bytes: 64 * 1024 };
 const NOTARY_LIMITS: Limits = Limits { timeout: Duration::from_secs(20), response_bytes: 8 * 1024 * 1024 };
 /// A notary is asked about so many servers in one request.
 const MOST_PER_QUERY: usize = 100;

@@ -14,11 +14,13 @@ use hearth_store::{Destination, Noun, OwnKey, ServerKey, Store, StoreError, Wall
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Request, Response, StatusCode, Uri};
 use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
 
 use crate::http_client::gather;
 use crate::inbound::Strangers;
 use crate::key_ring::server_noun;
 use crate::key_sources::KeySources;
+use crate::notary::MOST_VOUCHING;
 use crate::{
     Arriving, ConnectError, Discovery, HttpClient, HttpError, KeyRing, Limits, Manner, Notary, Patience, RuleRefusal,
     ServerRules, XMatrix, back_off,
@@ -64,6 +66,8 @@ pub(crate) struct Inner {
     /// Servers that failed before and have shown life, with when.
     revived: Cache<OwnedServerName, i64>,
     pub(crate) strangers: Strangers,
+    /// So many questions about keys are answered at once.
+    pub(crate) vouching: Semaphore,
     on_life: OnceLock<OnLife>,
 }
 
@@ -264,6 +268,7 @@ impl Remote {
             alive,
             revived,
             strangers: Strangers::default(),
+            vouching: Semaphore::new(MOST_VOUCHING),
             on_life: OnceLock::new(),
         })))
     }

@@ -9,15 +9,19 @@ use std::sync::Arc;
 use hearth_matrix::{
     Pdu, RoomVersionRules,
     client_format::{self, ClientFormat},
+    redact::redact,
 };
 use hearth_store::StoreError;
 
 use crate::append::Appender;
 use crate::servers::redacted;
 
-/// Pieces of state that another server may tell of a room, and their bytes in all; the rest is let go.
+/// Pieces of state that another server may tell of a room, and their bytes in all; the rest is let go. The eight or so that there
+/// are of a room have some 4 KiB; a topic of several pages in two formats fits, too.
 const TOLD: usize = 100;
-const TOLD_BYTES: usize = 128 << 10;
+const TOLD_BYTES: usize = 32 << 10;
+/// A larger invite is told without what it says beside.
+const MEMBER_BYTES: usize = 16 << 10;
 
 const TYPES: [&str; 7] = [
     "m.room.create",
@@ -91,9 +95,17 @@ pub(crate) fn told(state: &[String], member: Option<&Pdu>, rules: &RoomVersionRu
         out.push(',');
     }
     match member {
-        Some(member) => client_format::write_event(&mut out, member, rules, ClientFormat::default()),
+        Some(member) => {
+            let bare = (member.json.len() > MEMBER_BYTES).then(|| bare(member, rules)).flatten();
+            client_format::write_event(&mut out, bare.as_ref().unwrap_or(member), rules, ClientFormat::default());
+        }
         None => out.truncate(out.trim_end_matches(',').len()),
     }
     out.push(']');
     out
+}
+
+fn bare(member: &Pdu, rules: &RoomVersionRules) -> Option<Pdu> {
+    let json = redact(&member.json, rules, None).ok()?;
+    Pdu::from_stored(json.into(), &member.event_id, &member.room_id, rules).ok()
 }

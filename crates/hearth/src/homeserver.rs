@@ -122,7 +122,7 @@ impl Homeserver {
             Delivery::new(store.clone(), remote.clone(), rooms.typing().clone(), presence.clone(), time.clone());
         let accounts = Accounts::new(accounts_config(settings), store.clone(), time.clone(), residence);
         let (trigger, shutdown) = Shutdown::new();
-        let bodies = Bodies::default();
+        let bodies = Bodies::new(time.clone());
         let watched = (store.clone(), delivery.clone(), rooms.clone(), bodies.clone());
         let doors = Doors {
             accounts,
@@ -200,6 +200,7 @@ impl Homeserver {
             tracing::error!(%error, "events of other servers that came in an earlier run are not worked at");
         }
         upkeep.spawn(doors.media.clone().keep_house());
+        upkeep.spawn(doors.remote.clone().keep_house());
         let rooms = doors.rooms.clone();
         upkeep.spawn(async move {
             if let Err(error) = rooms.show_profiles().await {

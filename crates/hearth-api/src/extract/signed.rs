@@ -47,6 +47,9 @@ impl<T: IncomingRequest> FromRequest<Doors> for Signed<T> {
             address,
         };
         let origin = doors.remote.authenticate(inbound).await.map_err(refuse)?;
+        if let Some(address) = address {
+            doors.bodies.proved(address);
+        }
         if body::is_list(&body) {
             return Err(body::refuse_list(&body));
         }

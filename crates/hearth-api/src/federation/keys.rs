@@ -54,8 +54,9 @@ async fn keys_of_many(
     vouch(&doors, address, request.server_keys.into_iter().map(|(server, keys)| (server, latest(keys))).collect()).await
 }
 
-/// Who has asked for too much is still told what is known.
+/// Who has asked for too much is still told what is known, unless that is much, too.
 async fn vouch(doors: &Doors, address: IpAddr, wanted: BTreeMap<OwnedServerName, i64>) -> Result<Response, ApiError> {
+    doors.limits.key_query(address, wanted.len())?;
     let mut refusal = None;
     let may_ask = || doors.limits.key_lookup(address).map_err(|refused| refusal = Some(refused)).is_ok();
     let documents = doors.remote.vouch(wanted, may_ask).await.map_err(ApiError::internal)?;

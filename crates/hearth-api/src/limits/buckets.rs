@@ -42,6 +42,14 @@ impl Of {
             IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
         }
     }
+
+    /// The same with all networks that one customer may have: 48 bits.
+    pub(crate) fn site(address: IpAddr) -> Self {
+        match Self::address(address) {
+            Self::V6(network) => Self::V6(network & !0xffff),
+            of => of,
+        }
+    }
 }
 
 pub(super) struct Buckets {

@@ -164,7 +164,19 @@ impl Limits {
 
     /// An address has us look for a server's keys: it asks about them, or what comes from there is signed with them.
     pub(crate) fn key_lookup(&self, address: IpAddr) -> Result<(), ApiError> {
-        self.inner.as_ref().map_or(Ok(()), |inner| inner.take(Kind::KeyLookups, Of::address(address), 1))
+        self.key_lookups(address, 1)
+    }
+
+    /// An address asks about the keys of so many servers: a hundred that are known cost as much as one that is looked for.
+    pub(crate) fn key_query(&self, address: IpAddr, servers: usize) -> Result<(), ApiError> {
+        match u32::try_from(servers / 100).unwrap_or(u32::MAX) {
+            0 => Ok(()),
+            hundreds => self.key_lookups(address, hundreds),
+        }
+    }
+
+    fn key_lookups(&self, address: IpAddr, count: u32) -> Result<(), ApiError> {
+        self.inner.as_ref().map_or(Ok(()), |inner| inner.take(Kind::KeyLookups, Of::address(address), count))
     }
 
     /// Another server fetches a file.

@@ -109,6 +109,47 @@ fn the_signed_json_of_the_specification() {
 }
 
 #[test]
+fn of_very_many_signatures_few_are_looked_at() {
+    let rules = rules(&RoomVersionId::V11).unwrap();
+    let draft = Draft::state("m.room.topic", "", serde_json::from_value(json!({ "topic": "x" })).unwrap());
+    let place = Place {
+        room_id: Some(room_id!("!r:a")),
+        sender: user_id!("@a:a"),
+        prev_events: &[],
+        auth_events: &[],
+        depth: 1,
+        origin_server_ts: 1,
+        server_name: server_name!("a"),
+        v1: None,
+    };
+    let good = seal(draft, &place, &key(1), rules).unwrap();
+    // Others stand before the good one, which is by `ed25519:k`.
+    let with = |others: usize| {
+        let mut event: Value = serde_json::from_str(&good.json).unwrap();
+        for n in 0..others {
+            event["signatures"]["a"][format!("ed25519:a{n:03}")] = BASE64.encode([7; 64]).into();
+        }
+        Pdu::from_remote(&event.to_string(), rules).unwrap()
+    };
+    let looked_up = std::cell::Cell::new(0);
+    let verdict = |pdu: &Pdu, are_known: bool| {
+        looked_up.set(0);
+        verify(pdu, rules, |_, key_id| {
+            looked_up.set(looked_up.get() + 1);
+            (are_known || key_id == "ed25519:k").then(|| public(&key(1)))
+        })
+    };
+    for others in [0, 1, 15] {
+        // Whether their keys are unknown, or out of date, or known: one good signature is enough.
+        assert_eq!(verdict(&with(others), false), Ok(()), "{others}");
+        assert_eq!(verdict(&with(others), true), Ok(()), "{others}");
+    }
+    let wrong = Err(VerifyError::Wrong(server_name!("a").to_owned()));
+    assert_eq!((verdict(&with(400), true), looked_up.get()), (wrong, 16));
+    assert_eq!(key_ids(&with(400), server_name!("a")).len(), 16);
+}
+
+#[test]
 fn keys_are_made_and_refused() {
     let made = SigningKey::generate().unwrap();
     let read = SigningKey::from_file_format(&made.to_file_format()).unwrap();

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use hearth_matrix::SigningKey;
 use hearth_matrix::ruma::ServerName;
 use hearth_matrix::ruma::api::federation::discovery::get_server_version;
 use hearth_remote::{Inbound, Notary, Patience, Remote, WantedKey, XMatrix};
-use hearth_store::WallTime;
+use hearth_store::{KeyDocument, Noun, WallTime};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
@@ -332,4 +332,91 @@ async fn servers_that_say_nothing_of_their_keys_keep_no_request_waiting() {
         _ = lookups.join_next() => panic!("it was kept waiting until some were given up"),
         answer = remote.send(&a.name, request) => drop(answer.unwrap()),
     }
+}
+
+#[tokio::test]
+async fn a_server_with_ever_new_keys_is_asked_less_often() {
+    let (world, us, a) = (World::new(), Matrix::new("us.org", 1), Matrix::new("a.org", 2));
+    let time = WallTime::manual(NOW);
+    let sender =
+        |n: u8| Matrix { key: SigningKey::from_seed([n; 32], &n.to_string()).unwrap(), ..Matrix::new("a.org", 2) };
+    let current = Arc::new(AtomicU8::new(0));
+    let telling = {
+        let current = current.clone();
+        paths(move |path| {
+            path.contains("key").then(|| full(200, sender(current.load(Ordering::SeqCst)).document(NOW + DAY)))
+        })
+    };
+    let server = a.start(&world, telling).await;
+    let remote = world.remote(&us, &time).await;
+    let asked = || server.seen().iter().filter(|seen| seen.uri.path().contains("key")).count();
+    let enters = async |sender: &Matrix| {
+        let signature = XMatrix::sign(&sender.key, &sender.name, &us.name, "GET", "/", b"").unwrap();
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, signature.to_header().unwrap())]);
+        let request = Inbound { method: "GET", uri: "/", headers: &headers, body: b"", address: None };
+        remote.authenticate(request).await.is_ok()
+    };
+    // A new key is found at once, and the next soon.
+    assert!(enters(&sender(0)).await);
+    time.advance(10_000);
+    current.store(1, Ordering::SeqCst);
+    assert!(enters(&sender(1)).await);
+    for n in 2..60 {
+        time.advance(10_000);
+        current.store(n, Ordering::SeqCst);
+        enters(&sender(n)).await;
+    }
+    assert!(asked() <= 8, "in ten minutes {} times", asked());
+    // Who has been calm is asked again at once.
+    time.advance(HOUR);
+    assert!(enters(&sender(59)).await);
+}
+
+#[tokio::test]
+async fn a_long_document_is_used_but_not_passed_on() {
+    let (world, us) = (World::new(), Matrix::new("us.org", 1));
+    let remote = world.remote(&us, &WallTime::manual(NOW)).await;
+    for (name, kib, is_used, is_passed_on) in
+        [("short.org", 10, true, true), ("long.org", 20, true, false), ("endless.org", 70, false, false)]
+    {
+        let server = Matrix::new(name, 2);
+        let mut document: Value = serde_json::from_str(&server.document(NOW + DAY)).unwrap();
+        document["org.padding"] = "x".repeat(kib * 1024).into();
+        let document = server.key.sign_json(&document.to_string(), name).unwrap();
+        let _server =
+            server.start(&world, paths(move |path| path.contains("key").then(|| full(200, document.clone())))).await;
+        assert_eq!(has(&remote, &server, Some(NOW)).await, is_used, "{name}");
+        let told = remote.vouch(BTreeMap::from([(server.name.clone(), 0)]), || false).await.unwrap();
+        assert_eq!(!told.is_empty(), is_passed_on, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_about_many_servers_is_bounded_and_what_strangers_said_long_ago_is_forgotten() {
+    let (world, us) = (World::new(), Matrix::new("us.org", 1));
+    let (store, time) = (store().await, WallTime::manual(NOW));
+    let remote = Remote::open(world.config(&us), world.client(), store.clone(), time.clone()).await.unwrap();
+    let name = |n: usize| format!("n{n:03}.org");
+    let keep = store.write(Vec::<Noun>::new(), move |tx| {
+        for n in 0..300 {
+            let json = json!({ "server_name": name(n), "padding": "x".repeat(15 * 1024) }).to_string();
+            let document = KeyDocument { json, valid_until_ts: NOW + 40 * DAY, fetched_ts: NOW };
+            tx.server_keys().keep(&name(n), &[], Some(&document))?;
+        }
+        Ok(())
+    });
+    keep.await.unwrap();
+    let about = |range: std::ops::Range<usize>| -> BTreeMap<_, _> {
+        range.map(|n| (ServerName::parse(name(n)).unwrap(), 0)).collect()
+    };
+    let all = remote.vouch(about(0..400), || panic!("nobody is asked for an answer that is full")).await.unwrap();
+    let bytes: usize = all.iter().map(String::len).sum();
+    assert!((1_900_000..2_300_000).contains(&bytes), "{bytes} bytes about {} servers", all.len());
+    assert_eq!(remote.vouch(about(299..300), || true).await.unwrap().len(), 1);
+    time.advance(29 * DAY);
+    remote.forget_documents().await.unwrap();
+    assert_eq!(remote.vouch(about(0..1), || false).await.unwrap().len(), 1);
+    time.advance(2 * DAY);
+    remote.forget_documents().await.unwrap();
+    assert_eq!(remote.vouch(about(0..300), || false).await.unwrap().len(), 0);
 }

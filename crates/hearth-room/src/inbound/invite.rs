@@ -3,6 +3,8 @@
 //!
 //! Spec: server-server API, "Inviting to a room"; client-server API, "Invite permission".
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use hearth_matrix::policy_server::PolicyServer;
 use hearth_matrix::ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use hearth_matrix::signatures::{VerifyError, countersigned, sign_event};
 use hearth_matrix::{Draft, Pdu, RoomVersionRules, rules};
-use hearth_store::{Membership, StoreError, Tx};
+use hearth_store::{Membership, StoreError, Tx, UserNum};
 use tokio::task::JoinSet;
 
 use super::elsewhere::{Hearsay, Told};
@@ -25,8 +27,8 @@ use crate::{RoomError, Rooms, membership, stripped};
 
 /// Pieces of state that may be told of a room.
 pub(super) const STATE: usize = 100;
-/// Rooms elsewhere that a user may be invited to at once.
-const INVITES: i64 = 1_000;
+/// Rooms elsewhere that a user may be invited to at once. All are told to each new client of his.
+const INVITES: usize = 500;
 /// Invites of a new room that are on their way at once.
 const SENT_AT_ONCE: usize = 8;
 /// How long the creator of a room waits for other servers to hear of his invites.
@@ -177,7 +179,10 @@ impl Rooms {
         }
         let said = Hearsay::of(version, room_state, &invite.sender);
         let said = said.ok_or_else(|| bad("the room's m.room.create event is of another version"))?;
-        self.check_room_state(&invite, rules, room_state)?;
+        // Many signatures may be checked there, which is no work for a thread that serves others.
+        let (rooms, about, state) = (self.clone(), invite.clone(), room_state.clone());
+        let checked = tokio::task::spawn_blocking(move || rooms.check_room_state(&about, rules, &state)).await;
+        checked.unwrap_or_else(|_| Err(bad("invite_room_state can't be read")))?;
         if !said.federate && said.creator.server_name() != self.inner.config.server_name {
             return Err(RoomError::Forbidden("the room is not open to other servers".into()));
         }
@@ -199,9 +204,17 @@ impl Rooms {
                     return Ok(Err(RoomError::Forbidden(format!("{user} is in the room already, or banned from it"))));
                 }
             }
-            may_be_invited(tx, &user)
+            let Some(account) = invitee(tx, &user)? else {
+                return Ok(Err(RoomError::Forbidden(format!("{user} cannot be invited"))));
+            };
+            if membership::blocks_invites(tx, &user)? {
+                return Ok(Err(RoomError::InviteBlocked(user.clone())));
+            }
+            giving_way(tx, account).map(Ok)
         });
-        read.await??;
+        for invite in read.await?? {
+            self.give_up(&target, invite).await?;
+        }
         let config = &self.inner.config;
         let signed = sign_event(&invite.json, &config.server_name, &config.signing_key.get(), rules)
             .map_err(|error| bad(&error.to_string()))?;
@@ -218,6 +231,24 @@ impl Rooms {
         };
         self.note_elsewhere(told).await?;
         Ok(signed)
+    }
+
+    /// An invite gives way to others: the user sees it no more. Its server is not told, so that he can still be let in by it.
+    async fn give_up(&self, user: &UserId, invite: Pending) -> Result<(), RoomError> {
+        let Pending { room_id, domain } = invite;
+        tracing::info!(%user, %room_id, from = domain, "an invite gives way to others, of which there are too many");
+        let told = Told {
+            room_id,
+            room: None,
+            user: user.to_owned(),
+            membership: Membership::Leave,
+            event_id: None,
+            sender: user.to_owned(),
+            stripped: Some(self.unheard(user, None)),
+            via: self.inner.config.server_name.clone(),
+            instead_of: None,
+        };
+        self.note_elsewhere(told).await
     }
 
     /// What is told of a room with an invite must be of this room; from room version 12 on with its create event.
@@ -259,25 +290,81 @@ impl Rooms {
             Err(error) => return Some(error.to_string()),
         };
         let neighbours = self.inner.inbound.neighbours.get()?;
-        match signatures::check_at_hand(&**neighbours, &[event], rules).into_iter().next()? {
+        match signatures::check_one_at_hand(&**neighbours, event, rules) {
             Ok(()) | Err(VerifyError::UnknownKey(_)) => None,
             Err(error) => Some(error.to_string()),
         }
     }
 }
 
-/// Whether anybody may invite a user of ours.
-fn may_be_invited(tx: &mut Tx<'_>, user: &UserId) -> Result<Result<(), RoomError>, StoreError> {
-    let account =
-        tx.accounts().by_id(user.as_str())?.filter(|account| !account.state.deactivated && !account.state.locked);
-    let Some(account) = account else {
-        return Ok(Err(RoomError::Forbidden(format!("{user} cannot be invited"))));
-    };
-    if membership::blocks_invites(tx, user)? {
-        return Ok(Err(RoomError::InviteBlocked(user.to_owned())));
+/// An invite of a user of ours into a room elsewhere.
+struct Pending {
+    room_id: OwnedRoomId,
+    /// Who is behind the server that told of it.
+    domain: String,
+}
+
+/// The account of a user of ours who can be invited.
+fn invitee(tx: &mut Tx<'_>, user: &UserId) -> Result<Option<UserNum>, StoreError> {
+    let account = tx.accounts().by_id(user.as_str())?;
+    Ok(account.filter(|account| !account.state.deactivated && !account.state.locked).map(|account| account.user))
+}
+
+/// Which invites give way to one more: of whoever has most of them the one that has waited longest. That servers are made up by
+/// the hundred keeps no honest one out.
+fn giving_way(tx: &mut Tx<'_>, user: UserNum) -> Result<Vec<Pending>, StoreError> {
+    let invites = tx.members().invites_elsewhere(user)?;
+    let too_many = (invites.len() + 1).saturating_sub(INVITES);
+    if too_many == 0 {
+        return Ok(Vec::new());
     }
-    if tx.members().invites_elsewhere(account.user)? >= INVITES {
-        return Ok(Err(RoomError::Forbidden(format!("{user} has too many invites already"))));
+    let mut pending = Vec::with_capacity(invites.len());
+    for (room, server) in invites {
+        let room_id = tx.rooms().by_num(room)?.room_id.clone();
+        pending.push(Pending { room_id, domain: domain(&tx.string(server)?) });
     }
-    Ok(Ok(()))
+    Ok((0..too_many).filter_map(|_| oldest_of_most(&pending).map(|at| pending.remove(at))).collect())
+}
+
+fn oldest_of_most(pending: &[Pending]) -> Option<usize> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for invite in pending {
+        *counts.entry(&invite.domain).or_default() += 1;
+    }
+    let most = counts.values().copied().max()?;
+    pending.iter().position(|invite| counts.get(invite.domain.as_str()) == Some(&most))
+}
+
+/// Who is behind a server, nearly: whoever has a domain has all the names below it, and whoever has an address of the sixth version
+/// has the network.
+fn domain(server: &str) -> String {
+    let host = <&ServerName>::try_from(server).map_or(server, ServerName::host);
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return match address {
+            IpAddr::V4(_) => host.to_owned(),
+            IpAddr::V6(address) => format!("{:x}", address.to_bits() >> 80),
+        };
+    }
+    let start = host.rmatch_indices('.').nth(1).map_or(0, |(dot, _)| dot + 1);
+    host[start..].to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_below_one_are_of_one() {
+        for (server, of) in [
+            ("example.org", "example.org"),
+            ("matrix.Example.org:8448", "example.org"),
+            ("a.b.c.example.org", "example.org"),
+            ("localhost:8008", "localhost"),
+            ("192.0.2.7:8448", "192.0.2.7"),
+            ("[2001:db8:1::1]:8448", "20010db80001"),
+            ("[2001:db8:1:2::1]", "20010db80001"),
+        ] {
+            assert_eq!(domain(server), of, "{server}");
+        }
+    }
 }

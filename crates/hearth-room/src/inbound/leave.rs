@@ -76,7 +76,7 @@ impl Rooms {
     }
 
     /// A leave that no other server heard, as clients are told of it: a JSON array. It is nobody's event; its id is for them alone.
-    fn unheard(&self, user: &UserId, reason: Option<&str>) -> String {
+    pub(super) fn unheard(&self, user: &UserId, reason: Option<&str>) -> String {
         let leave = json!({
             "type": "m.room.member",
             "state_key": user,

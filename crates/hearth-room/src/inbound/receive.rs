@@ -97,28 +97,30 @@ impl Rooms {
                 Err((event_id, dropped)) => received[at] = Received { event_id, outcome: Err(dropped) },
             }
         }
-        self.check_at_hand(&mut candidates, &mut received);
+        let candidates = self.check_at_hand(candidates, &mut received).await;
         let candidates = self.judge_at_hand(candidates).await?;
         self.stage(origin, candidates, &mut received).await?;
         Ok(received)
     }
 
     /// Signatures whose keys are at hand are checked before anything is stored; the others later.
-    fn check_at_hand(&self, candidates: &mut Vec<Candidate>, received: &mut [Received]) {
-        let Some(neighbours) = self.inner.inbound.neighbours.get() else { return };
-        candidates.retain_mut(|candidate| {
-            let outcome =
-                signatures::check_at_hand(&**neighbours, std::slice::from_ref(&candidate.pdu), candidate.room.rules);
-            match outcome.into_iter().next() {
-                Some(Ok(())) => candidate.verified = true,
-                Some(Err(error @ (VerifyError::Wrong(_) | VerifyError::Unsigned(_) | VerifyError::Malformed))) => {
+    async fn check_at_hand(&self, candidates: Vec<Candidate>, received: &mut [Received]) -> Vec<Candidate> {
+        let Some(neighbours) = self.inner.inbound.neighbours.get() else { return candidates };
+        let events = candidates.iter().map(|candidate| (candidate.pdu.clone(), candidate.room.rules)).collect();
+        let outcomes = signatures::check_at_hand(&**neighbours, events).await;
+        let mut kept = Vec::with_capacity(candidates.len());
+        for (mut candidate, outcome) in candidates.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => candidate.verified = true,
+                Err(VerifyError::UnknownKey(_)) => {}
+                Err(error @ (VerifyError::Wrong(_) | VerifyError::Unsigned(_) | VerifyError::Malformed)) => {
                     received[candidate.at].outcome = Err(Dropped::Signature(error.to_string()));
-                    return false;
+                    continue;
                 }
-                Some(Err(VerifyError::UnknownKey(_))) | None => {}
             }
-            true
-        });
+            kept.push(candidate);
+        }
+        kept
     }
 
     /// Judges what lacks nothing, each room's events in its turn, all rooms beside each other. Returns what must wait: for its

@@ -9,15 +9,16 @@ use hearth_matrix::{Pdu, RoomVersionRules};
 
 use super::{Neighbours, WantedKey};
 
-/// Fewer events than this are checked where the caller stands.
-const FEW: usize = 32;
+/// Fewer events than this are checked where the caller stands: that takes no longer than to ask another thread, and with all the
+/// signatures that are looked at a few milliseconds.
+const FEW: usize = 4;
 
 /// A public key, and when it is known to have been valid.
 type KeyAt = (Option<i64>, [u8; 32]);
 
 /// Keys by server and id.
-#[derive(Clone, Default)]
-pub(super) struct Keys(HashMap<(OwnedServerName, String), Vec<KeyAt>>);
+#[derive(Default)]
+struct Keys(HashMap<(OwnedServerName, String), Vec<KeyAt>>);
 
 impl Keys {
     fn new(found: Vec<(WantedKey, [u8; 32])>) -> Self {
@@ -56,9 +57,12 @@ fn valid_at(pdu: &Pdu, rules: &RoomVersionRules) -> Option<i64> {
     rules.enforce_key_validity.then_some(pdu.origin_server_ts)
 }
 
-fn wanted(pdus: &[Arc<Pdu>], rules: &RoomVersionRules) -> Vec<WantedKey> {
+/// An event, and the rules of its room.
+type Ruled = (Arc<Pdu>, &'static RoomVersionRules);
+
+fn wanted(events: &[Ruled]) -> Vec<WantedKey> {
     let mut all = Vec::new();
-    for pdu in pdus {
+    for (pdu, rules) in events {
         for server in required(pdu, rules).unwrap_or_default() {
             let at = valid_at(pdu, rules);
             all.extend(key_ids(pdu, &server).into_iter().map(|key_id| WantedKey {
@@ -73,14 +77,21 @@ fn wanted(pdus: &[Arc<Pdu>], rules: &RoomVersionRules) -> Vec<WantedKey> {
     all
 }
 
-/// Checks with the keys at hand only.
-pub(super) fn check_at_hand(
+/// Checks with the keys at hand only; the outcomes are in the order of the events.
+pub(super) async fn check_at_hand(neighbours: &dyn Neighbours, events: Vec<Ruled>) -> Vec<Result<(), VerifyError>> {
+    let keys = Keys::new(neighbours.keys_at_hand(&wanted(&events)));
+    verified(events, keys).await
+}
+
+/// The same of one event.
+pub(super) fn check_one_at_hand(
     neighbours: &dyn Neighbours,
-    pdus: &[Arc<Pdu>],
+    pdu: Arc<Pdu>,
     rules: &'static RoomVersionRules,
-) -> Vec<Result<(), VerifyError>> {
-    let keys = Keys::new(neighbours.keys_at_hand(&wanted(pdus, rules)));
-    pdus.iter().map(|pdu| keys.verify(pdu, rules)).collect()
+) -> Result<(), VerifyError> {
+    let event = (pdu, rules);
+    let keys = Keys::new(neighbours.keys_at_hand(&wanted(std::slice::from_ref(&event))));
+    keys.verify(&event.0, rules)
 }
 
 /// Checks events; the outcomes are in their order.
@@ -92,19 +103,26 @@ pub(super) async fn check(
     if pdus.is_empty() {
         return Vec::new();
     }
-    let keys = Arc::new(Keys::new(neighbours.keys(wanted(pdus, rules)).await));
-    if pdus.len() < FEW {
-        return pdus.iter().map(|pdu| keys.verify(pdu, rules)).collect();
+    let events: Vec<Ruled> = pdus.iter().map(|pdu| (pdu.clone(), rules)).collect();
+    let keys = Keys::new(neighbours.keys(wanted(&events)).await);
+    verified(events, keys).await
+}
+
+/// Many are checked on all cores, and keep none of the threads that serve others.
+async fn verified(events: Vec<Ruled>, keys: Keys) -> Vec<Result<(), VerifyError>> {
+    if events.len() < FEW {
+        return events.iter().map(|(pdu, rules)| keys.verify(pdu, rules)).collect();
     }
+    let (count, keys) = (events.len(), Arc::new(keys));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut parts = Vec::with_capacity(cores);
-    for part in pdus.chunks(pdus.len().div_ceil(cores)) {
+    for part in events.chunks(count.div_ceil(cores)) {
         let (part, keys) = (part.to_vec(), keys.clone());
         let len = part.len();
-        let check = move || part.iter().map(|pdu| keys.verify(pdu, rules)).collect::<Vec<_>>();
+        let check = move || part.iter().map(|(pdu, rules)| keys.verify(pdu, rules)).collect::<Vec<_>>();
         parts.push((len, tokio::task::spawn_blocking(check)));
     }
-    let mut outcomes = Vec::with_capacity(pdus.len());
+    let mut outcomes = Vec::with_capacity(count);
     for (len, part) in parts {
         // A panic is no proof.
         outcomes.extend(part.await.unwrap_or_else(|_| vec![Err(VerifyError::Malformed); len]));

@@ -262,15 +262,14 @@ impl Members<'_, '_> {
         )
     }
 
-    /// How many rooms that we are not in a user is invited to.
-    pub fn invites_elsewhere(&mut self, user: UserNum) -> Result<i64, StoreError> {
-        let count = self.tx.one(
-            "SELECT CAST(count(*) AS BIGINT) FROM memberships
-             WHERE usr = $1 AND membership = 1 AND until IS NULL AND via IS NOT NULL",
+    /// Rooms that we are not in to which a user is invited, the longest first, each with the server that told of it.
+    pub fn invites_elsewhere(&mut self, user: UserNum) -> Result<Vec<(RoomNum, StringNum)>, StoreError> {
+        self.tx.query(
+            "SELECT room, via FROM memberships \
+             WHERE usr = $1 AND membership = 1 AND until IS NULL AND via IS NOT NULL ORDER BY since",
             &[user.into()],
-            |row| row.int(0),
-        )?;
-        Ok(count.unwrap_or(0))
+            |row| Ok((RoomNum(row.int(0)?), StringNum(row.int(1)?))),
+        )
     }
 
     /// Users of ours whose current membership of a room another server told us of.

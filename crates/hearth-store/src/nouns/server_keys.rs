@@ -2,7 +2,13 @@
 //!
 //! Whether a key may be believed is decided above; here is what was found good.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::{StoreError, StringNum, Tx};
+
+/// So many keys are kept of one server. Servers that change theirs by hand have a few in all their life.
+const MOST_KEYS: usize = 100;
 
 /// A key of another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +23,13 @@ pub struct ServerKey {
     pub expired_ts: Option<i64>,
     /// Whether the server itself has told us, not another one about it.
     pub from_itself: bool,
+}
+
+impl ServerKey {
+    /// Until when it may have signed something.
+    fn end(&self) -> i64 {
+        self.expired_ts.unwrap_or(self.valid_until_ts)
+    }
 }
 
 /// A server's document of its keys, signed by itself.
@@ -89,31 +102,84 @@ impl ServerKeys<'_, '_> {
         )
     }
 
-    /// Keeps what a document of a server told. What the server says itself replaces what is known; what others say about it
-    /// only adds, or makes a key good for longer that is the same. The caller holds the server's lock.
-    pub fn keep(&mut self, server: &str, keys: &[ServerKey], document: &KeyDocument) -> Result<(), StoreError> {
-        let known = self.of_servers(&[server])?;
+    /// Keeps what a document of a server told, itself only if it is given, and returns all keys of the server that are known then. What the server says itself replaces
+    /// what is known; what others say about it only adds, or makes a key good for longer that is the same. The caller holds the
+    /// server's lock.
+    ///
+    /// Old keys stay, since old events are proved by them, until the server has had more of them than anybody needs: then those go
+    /// of which only others told, those that its own newest document does not name any more, and of them what ended first.
+    pub fn keep(
+        &mut self,
+        server: &str,
+        keys: &[ServerKey],
+        document: Option<&KeyDocument>,
+    ) -> Result<Vec<ServerKey>, StoreError> {
+        let known = self.of_servers(&[server])?.into_iter().map(|(_, key)| (key.key_id.clone(), key));
+        let mut known: BTreeMap<String, ServerKey> = known.collect();
+        let stored: BTreeSet<String> = known.keys().cloned().collect();
         let num = self.tx.intern(server)?;
+        let mut changed = BTreeSet::new();
         for key in keys {
-            let before = known.iter().map(|(_, known)| known).find(|known| known.key_id == key.key_id);
+            let before = known.get(&key.key_id);
             let adds = before
                 .is_none_or(|before| before.public_key == key.public_key && before.valid_until_ts < key.valid_until_ts);
             if (key.from_itself || adds) && before != Some(key) {
-                self.put(num, key)?;
+                known.insert(key.key_id.clone(), key.clone());
+                changed.insert(key.key_id.as_str());
             }
         }
+        let told: BTreeSet<&str> = keys.iter().filter(|key| key.from_itself).map(|key| key.key_id.as_str()).collect();
+        let mut kept: Vec<ServerKey> = known.into_values().collect();
+        kept.sort_by_key(|key| Reverse((key.from_itself, told.contains(key.key_id.as_str()), key.end())));
+        let dropped = kept.split_off(kept.len().min(MOST_KEYS));
+        self.forget(num, dropped.iter().map(|key| key.key_id.as_str()).filter(|key_id| stored.contains(*key_id)))?;
+        for key in kept.iter().filter(|key| changed.contains(key.key_id.as_str())) {
+            self.put(num, key)?;
+        }
+        if let Some(document) = document {
+            self.put_document(num, document, !told.is_empty())?;
+        }
+        Ok(kept)
+    }
+
+    /// The server's own word replaces what is there; another's does if it is good for as long.
+    fn put_document(&mut self, server: StringNum, document: &KeyDocument, from_itself: bool) -> Result<(), StoreError> {
         self.tx.exec(
             "INSERT INTO server_key_documents (server, document, valid_until_ts, fetched_ts) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (server) DO UPDATE SET document = excluded.document, \
                  valid_until_ts = excluded.valid_until_ts, fetched_ts = excluded.fetched_ts \
              WHERE CAST($5 AS BIGINT) = 1 OR server_key_documents.valid_until_ts <= excluded.valid_until_ts",
             &[
-                num.into(),
+                server.into(),
                 document.json.as_bytes().into(),
                 document.valid_until_ts.into(),
                 document.fetched_ts.into(),
-                keys.iter().any(|key| key.from_itself).into(),
+                from_itself.into(),
             ],
+        )
+    }
+
+    /// Forgets documents that came before a time, of servers that are and were in no room that we know: at most so many, and says
+    /// how many those were. Their keys stay.
+    pub fn sweep_documents(&mut self, before_ts: i64, most: usize) -> Result<usize, StoreError> {
+        let old = self.tx.query(
+            "SELECT server FROM server_key_documents WHERE fetched_ts < $1 AND NOT EXISTS \
+             (SELECT 1 FROM room_servers WHERE room_servers.server = server_key_documents.server) LIMIT $2",
+            &[before_ts.into(), i64::try_from(most).unwrap_or(i64::MAX).into()],
+            |row| row.int(0),
+        )?;
+        self.tx.exec("DELETE FROM server_key_documents WHERE server IN ints($1)", &[old[..].into()])?;
+        Ok(old.len())
+    }
+
+    fn forget<'k>(&mut self, server: StringNum, key_ids: impl Iterator<Item = &'k str>) -> Result<(), StoreError> {
+        let key_ids: Vec<&[u8]> = key_ids.map(str::as_bytes).collect();
+        if key_ids.is_empty() {
+            return Ok(());
+        }
+        self.tx.exec(
+            "DELETE FROM server_keys WHERE server = $1 AND key_id IN blobs($2)",
+            &[server.into(), key_ids.as_slice().into()],
         )
     }
 

@@ -12,7 +12,15 @@ fn key(id: &str, byte: u8, valid_until_ts: i64, from_itself: bool) -> ServerKey 
 async fn keep(store: &Store, keys: Vec<ServerKey>, json: &str, valid_until_ts: i64) {
     let document = KeyDocument { json: json.to_owned(), valid_until_ts, fetched_ts: 1 };
     let noun = Noun::Name("server:a.org".to_owned());
-    store.write([noun], move |tx| tx.server_keys().keep("a.org", &keys, &document)).await.expect("kept");
+    let kept =
+        store.write([noun], move |tx| tx.server_keys().keep("a.org", &keys, Some(&document))).await.expect("kept");
+    let read = store.read(|tx| tx.server_keys().of_servers(&["a.org"])).await.expect("read");
+    assert_eq!(sorted(kept), sorted(read.into_iter().map(|(_, key)| key).collect()));
+}
+
+fn sorted(mut keys: Vec<ServerKey>) -> Vec<ServerKey> {
+    keys.sort_by(|a, b| a.key_id.cmp(&b.key_id));
+    keys
 }
 
 async fn known(store: &Store) -> (Vec<ServerKey>, String) {
@@ -20,10 +28,9 @@ async fn known(store: &Store) -> (Vec<ServerKey>, String) {
         let keys = tx.server_keys().of_servers(&["a.org", "b.org"])?;
         Ok((keys, tx.server_keys().documents_of(&["b.org", "a.org"])?))
     });
-    let (mut keys, documents) = read.await.expect("read");
-    keys.sort_by(|a, b| a.1.key_id.cmp(&b.1.key_id));
+    let (keys, documents) = read.await.expect("read");
     assert!(keys.iter().all(|(server, _)| server == "a.org"));
-    (keys.into_iter().map(|(_, key)| key).collect(), documents[0].1.json.clone())
+    (sorted(keys.into_iter().map(|(_, key)| key).collect()), documents[0].1.json.clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,6 +51,71 @@ async fn a_server_speaks_for_itself_and_others_only_add() {
         let old = ServerKey { expired_ts: Some(60), ..key("ed25519:2", 2, 50, true) };
         keep(store, vec![old.clone()], "itself", 70).await;
         assert_eq!(known(store).await.0[1], old);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_always_has_other_keys_fills_nothing() {
+    on_each_engine(async |store| {
+        // What it says itself, and what is told of it: more each time.
+        let id = |round: i64, n: usize| format!("ed25519:{round}_{n}");
+        for round in 0..5 {
+            let mut own: Vec<_> = (0..30).map(|n| key(&id(round, n), 1, 1_000 + round, true)).collect();
+            // Old, and still named by the server.
+            own.push(ServerKey { expired_ts: Some(1), ..key("ed25519:old", 7, 1_000 + round, true) });
+            keep(store, own, "itself", 1_000 + round).await;
+            let told = (0..30).map(|n| key(&format!("ed25519:told_{round}_{n}"), 2, 9_000 + round, false)).collect();
+            keep(store, told, "other", 1).await;
+        }
+        let (kept, document) = known(store).await;
+        assert_eq!((kept.len(), document.as_str()), (100, "itself"));
+        let has = |key_id: &str| kept.iter().any(|key| key.key_id == key_id);
+        assert!(kept.iter().all(|key| key.from_itself), "others are believed less than the server itself");
+        assert!(has("ed25519:old"), "what the newest document names stays");
+        for round in 2..5 {
+            assert!((0..30).all(|n| has(&id(round, n))), "{round}: the newest stay");
+        }
+        assert!((0..30).all(|n| !has(&id(0, n))));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_of_strangers_are_forgotten_and_their_keys_stay() {
+    on_each_engine(async |store| {
+        for (server, fetched_ts) in [("old.org", 1), ("older.org", 0), ("new.org", 5), ("member.org", 1)] {
+            let document = KeyDocument { json: server.to_owned(), valid_until_ts: i64::MAX, fetched_ts };
+            let keep = store.write([Noun::Name(format!("server:{server}"))], move |tx| {
+                tx.server_keys().keep(server, &[key("ed25519:1", 1, 100, true)], Some(&document))?;
+                if server == "member.org" {
+                    let member = tx.intern(server)?;
+                    tx.raw_exec(
+                        "INSERT INTO room_servers (room, server, since, until, joined) VALUES (1, $1, 1, 2, 0)",
+                        &[member.into()],
+                    )?;
+                }
+                Ok(())
+            });
+            keep.await.expect("kept");
+        }
+        let sweep = async || store.write(Vec::new(), |tx| tx.server_keys().sweep_documents(5, 1)).await.expect("swept");
+        assert_eq!([sweep().await, sweep().await, sweep().await], [1, 1, 0]);
+        let servers = ["old.org", "older.org", "new.org", "member.org"];
+        let read = store.read(move |tx| {
+            let documents = tx.server_keys().documents_of(&servers)?;
+            Ok((documents, tx.server_keys().of_servers(&servers)?.len()))
+        });
+        let (documents, keys) = read.await.expect("read");
+        let mut left: Vec<String> = documents.into_iter().map(|(server, _)| server).collect();
+        left.sort_unstable();
+        assert_eq!((left, keys), (vec!["member.org".to_owned(), "new.org".to_owned()], 4));
+        // What comes without a document leaves the one that is there.
+        let none = store.write([Noun::Name("server:new.org".to_owned())], |tx| {
+            tx.server_keys().keep("new.org", &[key("ed25519:1", 1, 200, true)], None)?;
+            tx.server_keys().documents_of(&["new.org"])
+        });
+        assert_eq!(none.await.expect("kept")[0].1.json, "new.org");
     })
     .await;
 }

@@ -26,7 +26,7 @@ pub struct Peer {
 
 impl Peer {
     /// Starts it, and a server that may connect to it and trusts its authority.
-    async fn with_server(adjust: impl Fn(&mut hearth::settings::Settings, &ServerName)) -> (Self, TestServer) {
+    pub async fn with_server(adjust: impl Fn(&mut hearth::settings::Settings, &ServerName)) -> (Self, TestServer) {
         Self::with_doors(Router::new(), adjust).await
     }
 
@@ -218,6 +218,10 @@ async fn who_has_us_look_for_many_keys_is_told_what_is_known_and_else_to_wait() 
     let (status, known) = server.post("/_matrix/key/v2/query", &several).await;
     assert_eq!((status, known["server_keys"].as_array().map(Vec::len)), (200, Some(2)), "{known}");
     assert_eq!(peer.ask(&server, &alice, |_| {}).await.0, 200);
+    // Very much is not told even then.
+    let mut many = several;
+    many["server_keys"].as_object_mut().unwrap().extend((0..100).map(|n| (format!("n{n}.test"), json!({}))));
+    assert_eq!(server.post("/_matrix/key/v2/query", &many).await.0, 429);
     server.time.advance(60_000);
     assert_eq!(query("127.0.0.2:5").await, (200, json!({ "server_keys": [] })));
     assert_eq!(query("127.0.0.2:6").await.0, 429);

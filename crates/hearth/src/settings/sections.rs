@@ -221,7 +221,7 @@ section! {
         /// Invites that come from one other server for one user.
         server_invites_to_user: Rate = LimitOptions::default().server_invites_to_user,
         /// Servers whose keys this server looks for because of an address: those that are asked about from there, and unknown ones
-        /// that send from there.
+        /// that send from there. A question about many counts once more for each hundred of them.
         key_lookups: Rate = LimitOptions::default().key_lookups,
         /// Files that a user uploads, or reserves places for.
         uploads: Rate = LimitOptions::default().uploads,

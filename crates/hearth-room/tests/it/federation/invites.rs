@@ -296,18 +296,23 @@ async fn an_invite_written_as_state_goes_the_same_way() {
 
 /// An invite of the first server's first user, as he pleases.
 fn forged(version: &RoomVersionId, room: &OwnedRoomId, draft: Draft) -> Pdu {
+    forged_by(0, version, room, draft)
+}
+
+/// The same of a server's first user.
+fn forged_by(server: usize, version: &RoomVersionId, room: &OwnedRoomId, draft: Draft) -> Pdu {
     let with_hashes = matches!(version, RoomVersionId::V1 | RoomVersionId::V2);
     let place = Place {
         room_id: Some(room),
-        sender: &user(0, 0),
+        sender: &user(0, server),
         prev_events: &[],
         auth_events: &[],
         depth: 5,
         origin_server_ts: 1_000_001,
-        server_name: &name(0),
+        server_name: &name(server),
         v1: with_hashes.then_some(V1Place { opaque: "forged", reference_hash: &|_| None }),
     };
-    seal(draft, &place, &key(0), rules(version).expect("known")).expect("seals")
+    seal(draft, &place, &key(server), rules(version).expect("known")).expect("seals")
 }
 
 fn invitation(
@@ -489,4 +494,60 @@ async fn who_only_hears_of_a_room_writes_nothing_into_it() {
         assert!(there.set(&room, &guest, "m.room.member", guest.as_str(), content).await.is_err(), "{membership}");
     }
     assert_eq!(there.tip(&room).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_limit_an_invite_of_whoever_has_most_gives_way() {
+    let net = Net::of(3, 2).await;
+    let there = net.house(1);
+    let version = RoomVersionId::V10;
+    let guest = user(0, 1);
+    let room = |server: usize, n: usize| OwnedRoomId::try_from(format!("!r{n}:s{server}.test")).expect("a room id");
+    let take = async |server: usize, n: usize| {
+        let target = Draft::state("m.room.member", guest.as_str(), object(json!({ "membership": "invite" })));
+        let invite = forged_by(server, &version, &room(server, n), target);
+        let invitation = invitation(&version, &room(server, n), &invite, &[]);
+        there.rooms.take_invite(&name(server), &invitation).await.expect("is taken");
+    };
+    for n in 0..3 {
+        take(2, n).await;
+    }
+    for n in 0..500 {
+        take(0, n).await;
+    }
+    take(2, 3).await;
+    let is_invited =
+        async |server: usize, n: usize| membership(&there, &room(server, n), &guest).await == Some(Membership::Invite);
+    for n in 0..4 {
+        assert!(is_invited(2, n).await, "{n}: few are not pushed out by many");
+        assert_eq!(membership(&there, &room(0, n), &guest).await, Some(Membership::Leave), "{n}");
+    }
+    assert!(is_invited(0, 4).await && is_invited(0, 499).await);
+    // What gave way may come again.
+    take(0, 500).await;
+    assert!(!is_invited(0, 4).await && is_invited(0, 500).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_a_room_is_bounded_and_its_looks_are_there() {
+    let net = Net::of(2, 1).await;
+    let there = net.house(1);
+    let version = RoomVersionId::V10;
+    let room = OwnedRoomId::try_from("!elsewhere:s0.test").expect("a room id");
+    let content = json!({ "membership": "invite", "reason": "x".repeat(40 << 10) });
+    let invite = forged(&version, &room, Draft::state("m.room.member", "@u0:s1.test", object(content)));
+    let told = |kind: &str, bytes: usize| json!({ "type": kind, "state_key": "", "sender": "@u0:s0.test", "content": { "x": "x".repeat(bytes) } });
+    // A topic as long as anybody writes one, and then more than that.
+    let mut state = vec![told("m.room.name", 100), told("m.room.topic", 20 << 10), told("m.room.avatar", 1_000)];
+    state.extend((0..50).map(|_| told("org.padding", 8 << 10)));
+    state.push(told("m.room.encryption", 100));
+    there.rooms.take_invite(&name(0), &invitation(&version, &room, &invite, &state)).await.expect("is taken");
+    let stripped = there.told(&room, &user(0, 1)).await.expect("he is told").stripped.expect("stripped state");
+    assert!(stripped.len() < 34 << 10, "{} bytes", stripped.len());
+    let stripped: Vec<serde_json::Value> = serde_json::from_str(&stripped).expect("JSON");
+    for kind in ["m.room.name", "m.room.topic", "m.room.avatar", "m.room.encryption"] {
+        assert!(stripped.iter().any(|event| event["type"] == kind), "{kind}");
+    }
+    let own = stripped.last().expect("the invite");
+    assert_eq!((&own["state_key"], &own["content"]), (&json!("@u0:s1.test"), &json!({ "membership": "invite" })));
 }

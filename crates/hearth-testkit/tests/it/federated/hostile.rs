@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::federation::Peer;
 
 fn key() -> SigningKey {
     SigningKey::from_seed([7; 32], "known").expect("a key")
@@ -184,8 +185,8 @@ fn address_of(server: &TestServer) -> std::net::SocketAddr {
 /// Begins a request that another server seems to have signed, from an address, with a part of its body.
 async fn forge(server: &TestServer, from: &str, length: usize, part: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address_of(server)).await.expect("a connection");
-    let signature =
-        format!(r#"X-Matrix origin="{from}.test",destination="{}",key="ed25519:a",sig="aaaa""#, server.name());
+    let (origin, us) = (from.replace(':', "-"), server.name());
+    let signature = format!(r#"X-Matrix origin="{origin}.test",destination="{us}",key="ed25519:a",sig="aaaa""#);
     let head = format!(
         "PUT /_matrix/federation/v1/send/1 HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {from}\r\n\
          Authorization: {signature}\r\nContent-Length: {length}\r\n\r\n"
@@ -207,35 +208,47 @@ async fn answered(mut stream: TcpStream) -> String {
 #[tokio::test]
 async fn bodies_without_an_end_take_no_more_than_some_memory() {
     const MIB: usize = 1024 * 1024;
-    let server = TestServer::start_with(|settings| {
+    let (peer, server) = Peer::with_server(|settings, _| {
         settings.listeners[0].trusted_proxies = vec!["127.0.0.0/8".parse().expect("a range")];
     })
     .await;
+    let proof = peer.request(&server, "/_matrix/federation/v1/query/directory?room_alias=%23none:hearth.test");
+    assert_eq!(proof.header("x-forwarded-for", "203.0.113.1").send().await.status, 404);
     let bodies = &server.running().doors().bodies;
     let held = async |bytes: usize| until(&format!("{bytes} are held"), async || bodies.bytes() == bytes).await;
     let part = vec![b' '; 8 * MIB - 1];
     let mut slow = Vec::new();
-    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"] {
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8:1:1::1"] {
         let before = bodies.bytes();
         let mut of_address = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..2 {
             of_address.push(forge(&server, address, 8 * MIB, &part).await);
         }
-        held(before + 32 * MIB).await;
+        held(before + 16 * MIB).await;
         let refused = answered(forge(&server, address, 8 * MIB, b"{").await).await;
         assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("M_LIMIT_EXCEEDED"), "{refused}");
         slow.push(of_address);
     }
-    // Together they leave nothing to others, but they don't take more, and what one gives back is there for them.
-    let honest = async || answered(forge(&server, "198.51.100.1", 8, b"not JSON").await).await;
+    // Together they leave nothing to others who have proved nothing, but they don't take more, and what one gives back is there
+    // for them.
+    let from = async |address: &str| answered(forge(&server, address, 8, b"not JSON").await).await;
+    let honest = async || from("198.51.100.1").await;
     assert!(honest().await.starts_with("HTTP/1.1 429"));
-    drop(slow.pop());
-    held(96 * MIB).await;
+    // From where somebody proved who he is, he is heard, for an hour.
+    assert!(from("203.0.113.1").await.starts_with("HTTP/1.1 400"));
+    server.time.advance(61 * 60 * 1000);
+    assert!(from("203.0.113.1").await.starts_with("HTTP/1.1 429"));
+    drop(slow.remove(0));
+    held(48 * MIB).await;
     let heard = honest().await;
     assert!(heard.starts_with("HTTP/1.1 400") && heard.contains("M_NOT_JSON"), "{heard}");
+    // Nor are several networks of one customer several.
+    let refused = answered(forge(&server, "2001:db8:1:2::1", 8 * MIB, b"{").await).await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
     // Nor does it stay when all has been heard.
     drop(slow);
     held(0).await;
     assert!(answered(forge(&server, "192.0.2.1", part.len(), &part).await).await.starts_with("HTTP/1.1 400"));
     held(0).await;
+    peer.serving.drain().await;
 }
