@@ -82,6 +82,9 @@ pub(super) struct Net {
     pub(super) desk: Mutex<policy::Desk>,
 }
 
+/// An event made for an id.
+pub(super) type CopyOf = Arc<dyn Fn(&EventId) -> String + Send + Sync>;
+
 /// Answers of a server that makes them up.
 #[derive(Clone, Default)]
 pub(super) struct Lies {
@@ -92,7 +95,7 @@ pub(super) struct Lies {
     pub(super) template: Option<Template>,
     pub(super) join: Option<JoinAnswer>,
     /// The copy of a join that it let pass, made for the join's id.
-    pub(super) join_event: Option<Arc<dyn Fn(&EventId) -> String + Send + Sync>>,
+    pub(super) join_event: Option<CopyOf>,
     pub(super) backfill: Option<Vec<String>>,
     pub(super) knock_room_state: Option<Vec<String>>,
 }
