@@ -432,6 +432,8 @@ CREATE TABLE server_key_documents (
     valid_until_ts BIGINT NOT NULL,
     fetched_ts     BIGINT NOT NULL
 );
+-- The old ones go.
+CREATE INDEX server_key_documents_fetched ON server_key_documents (fetched_ts);
 
 -- Keys that this server signs with or once did. Another key becomes an old one when it is not used any more.
 CREATE TABLE own_keys (

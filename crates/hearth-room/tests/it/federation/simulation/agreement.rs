@@ -215,21 +215,31 @@ impl House {
         let read = self.store.read(move |tx| {
             let room = tx.rooms().by_id(&room)?.expect("the room");
             let nums: Vec<i64> = (1..EVENTS).collect();
-            let mut places = BTreeMap::new();
-            let rows = tx.events().rows(&nums)?.into_iter();
-            for row in rows.filter(|row| row.room == room.num && row.standing == Standing::Live) {
+            let (mut places, mut all) = (BTreeMap::new(), BTreeMap::new());
+            for row in tx.events().rows(&nums)?.into_iter().filter(|row| row.room == room.num) {
                 let pdu = tx.events().pdu(&room, row.num)?;
-                places.insert(pdu.event_id.clone(), (row.room_order, pdu));
+                all.insert(pdu.event_id.clone(), pdu.clone());
+                if row.standing == Standing::Live {
+                    places.insert(pdu.event_id.clone(), (row.room_order, pdu));
+                }
             }
-            Ok(places)
+            Ok((places, all))
         });
-        let places = read.await.expect("reads");
+        let (places, all) = read.await.expect("reads");
+        let (mut todo, mut seen) = (places.keys().cloned().collect::<Vec<_>>(), BTreeSet::new());
+        while let Some(pdu) = todo.pop().and_then(|id| all.get(&id)) {
+            for prev in pdu.prev_events.iter().filter_map(|prev| all.get(prev)) {
+                if prev.depth >= pdu.depth {
+                    // Where stated depths are lies, also of events in between that are not shown, there may be no place left.
+                    return;
+                }
+                if seen.insert(&prev.event_id) {
+                    todo.push(prev.event_id.clone());
+                }
+            }
+        }
         let before =
             |pdu: &Pdu| -> Vec<&(i64, _)> { pdu.prev_events.iter().filter_map(|prev| places.get(prev)).collect() };
-        if places.values().any(|(_, pdu)| before(pdu).iter().any(|(_, prev)| prev.depth >= pdu.depth)) {
-            // Where stated depths are lies there may be no place left in between.
-            return;
-        }
         for (order, pdu) in places.values() {
             for (before, prev) in before(pdu) {
                 assert!(before < order, "{at}: {} at {order} follows {} at {before}", pdu.event_id, prev.event_id);
