@@ -36,8 +36,8 @@ mod turns;
 use lists::{Events, List, texts};
 use turns::Turns;
 
-/// For an answer of a few events.
-const FEW: SendOptions = options(30, 16);
+/// For an answer of a hundred events at most.
+const FEW: SendOptions = options(30, 8);
 /// For one event.
 const EVENT: SendOptions = options(30, 2);
 /// For all that allows an event.

@@ -9,14 +9,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What the answers to all questions under way may take, MiB.
 const ALL: usize = 1024;
-/// To one server.
-const OF_SERVER: usize = 8;
-/// Those with a large answer.
-const ALL_LARGE: usize = 4;
-/// To one server.
+/// Those of one server.
+const OF_SERVER: usize = 32;
+/// The large ones, MiB, which have places of their own: they keep none of the others waiting.
+const ALL_LARGE: usize = 1024;
+/// Large ones of one server.
 const LARGE_OF_SERVER: usize = 1;
-/// An answer that may be larger than this is large, in bytes.
-const LARGE: usize = 64 * MEBIBYTE;
+/// An answer that may be larger than this is large, in MiB.
+const LARGE: usize = 16;
 
 const MEBIBYTE: usize = 1024 * 1024;
 
@@ -42,14 +42,20 @@ pub(super) struct Turn<'a> {
 /// Places of one server, given back when this is dropped.
 struct Held {
     server: Arc<OfServer>,
-    is_large: bool,
+    mebibytes: usize,
+}
+
+impl Held {
+    fn is_large(&self) -> bool {
+        self.mebibytes > LARGE
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.server.all.add_permits(1);
-        if self.is_large {
-            self.server.large.add_permits(1);
+        match self.is_large() {
+            true => self.server.large.add_permits(1),
+            false => self.server.all.add_permits(self.mebibytes),
         }
     }
 }
@@ -63,25 +69,19 @@ impl Default for Turns {
 impl Turns {
     /// Waits until a server may be asked a question with an answer of so many bytes at most.
     pub(super) async fn take(&self, server: &ServerName, bytes: usize) -> Turn<'_> {
-        let is_large = bytes > LARGE;
+        let mebibytes = bytes.div_ceil(MEBIBYTE).clamp(1, ALL_LARGE);
+        let places = u32::try_from(mebibytes).unwrap_or(1);
         let of_server = self.of_server(server);
         // The server's own places come first: waiting for them takes none of the others'. No semaphore is ever closed.
-        if let Ok(permit) = of_server.all.acquire().await {
+        let permit = match mebibytes > LARGE {
+            true => of_server.large.acquire().await,
+            false => of_server.all.acquire_many(places).await,
+        };
+        if let Ok(permit) = permit {
             permit.forget();
         }
-        let mut held = Held { server: of_server.clone(), is_large: false };
-        if is_large {
-            if let Ok(permit) = of_server.large.acquire().await {
-                permit.forget();
-            }
-            held.is_large = true;
-        }
-        // The large ones have places of their own: they keep none of the others waiting.
-        let mebibytes = u32::try_from(bytes.div_ceil(MEBIBYTE)).unwrap_or(u32::MAX);
-        let place = match is_large {
-            true => self.large.acquire().await,
-            false => self.all.acquire_many(mebibytes).await,
-        };
+        let held = Held { server: of_server.clone(), mebibytes };
+        let place = if held.is_large() { &self.large } else { &self.all }.acquire_many(places).await;
         Turn { _place: place.ok(), _of_server: held }
     }
 
@@ -130,30 +130,34 @@ mod tests {
     async fn answers_take_no_more_than_some_memory() {
         let turns = Turns::default();
         let mut under_way = Vec::new();
-        for n in 0..ALL / 64 {
-            under_way.push(now(&turns, &name(&format!("s{n}.test")), LARGE).await.expect("its turn"));
+        for n in 0..ALL / OF_SERVER {
+            let server = name(&format!("s{n}.test"));
+            for _ in 0..OF_SERVER / LARGE {
+                under_way.push(now(&turns, &server, LARGE * MEBIBYTE).await.expect("its turn"));
+            }
+            assert!(now(&turns, &server, 1).await.is_none());
         }
         assert!(now(&turns, &name("more.test"), 1).await.is_none());
         under_way.pop();
-        for n in 0..64 {
-            under_way.push(now(&turns, &name(&format!("m{n}.test")), 1).await.expect("its turn"));
+        for _ in 0..LARGE {
+            under_way.push(now(&turns, &name("more.test"), 1).await.expect("its turn"));
         }
-        assert!(now(&turns, &name("more.test"), 1).await.is_none());
+        assert!(now(&turns, &name("another.test"), 1).await.is_none());
     }
 
     #[tokio::test]
     async fn large_answers_are_few() {
         let turns = Turns::default();
-        let mut under_way = Vec::new();
-        for n in 0..ALL_LARGE {
+        let (quarter, mut under_way) = (ALL_LARGE / 4 * MEBIBYTE, Vec::new());
+        for n in 0..4 {
             let server = name(&format!("s{n}.test"));
-            under_way.push(now(&turns, &server, LARGE + 1).await.expect("its turn"));
-            assert!(now(&turns, &server, LARGE + 1).await.is_none());
+            under_way.push(now(&turns, &server, quarter).await.expect("its turn"));
+            assert!(now(&turns, &server, quarter).await.is_none());
             assert!(now(&turns, &server, 1024).await.is_some());
         }
-        assert!(now(&turns, &name("more.test"), LARGE + 1).await.is_none());
+        assert!(now(&turns, &name("more.test"), quarter).await.is_none());
         drop(under_way);
-        assert!(now(&turns, &name("more.test"), LARGE + 1).await.is_some());
+        assert!(now(&turns, &name("more.test"), quarter).await.is_some());
         assert!(turns.of_servers.lock().expect("whole").len() <= 1, "nothing is kept of servers that nobody asks");
     }
 }
