@@ -68,9 +68,17 @@ def a_canonical_alias_may_be_of_the_other_server(pair):
             refused(400, lambda: user.set_state(room, "m.room.canonical_alias", content), "M_BAD_ALIAS")
         for content in ({"alias": "no alias"}, {"alt_aliases": ["#neither"]}):
             refused(400, lambda: user.set_state(room, "m.room.canonical_alias", content), "M_INVALID_PARAM")
-    # An alias that leads nowhere any more may stay.
     bob.call("DELETE", f"/v3/directory/room/{quote(theirs, safe='')}")
-    arrives(bob, room, alice.set_state(room, "m.room.canonical_alias", {"alias": ours, "alt_aliases": [theirs]}))
+    content = {"alias": ours, "alt_aliases": [theirs]}
+    if pair.there.kind == "synapse":
+        # It takes the alias out of the event, so that nobody may name it any more.
+        until("it is named no more", lambda: not [
+            event for event in alice.state(room)
+            if event["type"] == "m.room.canonical_alias" and theirs in event["content"].get("alt_aliases", [])])
+        refused(400, lambda: alice.set_state(room, "m.room.canonical_alias", content), "M_BAD_ALIAS")
+    else:
+        # One that leads nowhere any more may stay.
+        arrives(bob, room, alice.set_state(room, "m.room.canonical_alias", content))
     agree(room, alice, bob)
 
 

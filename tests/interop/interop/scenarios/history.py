@@ -62,7 +62,8 @@ def who_comes_late_sees_what_the_room_allows(pair):
             alice.act(room, "invite", guest.user_id)
             until("the invite shows", lambda: guest.section(room) == "invite")
             invited = [alice.send(room, f"while invited {number}") for number in range(3)]
-            arrives(alice, room, invited[-1])
+            # What comes after a join is shown to who has joined, whatever it was sent beside: so all comes before it.
+            arrives(alice if guest is bob else bob, room, invited[-1])
             comes_in(guest, room, pair.here, alice)
             joined = [alice.send(room, f"joined {number}") for number in range(3)]
             arrives(guest, room, joined[-1])
