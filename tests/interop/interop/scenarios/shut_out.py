@@ -31,7 +31,7 @@ def an_acl_shuts_a_server_out(pair):
         assert not any(bob.user_id in str(event) for event in found), found
 
 
-@scenario(long_only=True)
+@scenario(since=7, long_only=True)
 def who_is_shut_out_is_refused_to_join_and_knock(pair):
     alice, bob = pair.people("h", "t")
     rules = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}
