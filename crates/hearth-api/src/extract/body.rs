@@ -91,46 +91,39 @@ pub(super) fn json_error(error: &serde_json::Error, body: &[u8]) -> ApiError {
 /// still be within what parsers take.
 const DEPTH: usize = 100;
 
-/// Refuses a body that is nested too deeply, also in parts that are kept as they are.
-pub(super) fn check_depth(body: &[u8]) -> Result<(), ApiError> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => depth += 1,
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEPTH {
-            return Err(ApiError::bad_json(format!("The body is nested deeper than {DEPTH} levels")));
-        }
-    }
-    Ok(())
-}
-
 /// Fields of a request of another server, and elements of the lists in them, at most: as many as of several full transactions.
 const ELEMENTS: usize = 2_000;
 
-/// Refuses a body with more elements than any request has, before they are read.
+/// Refuses a body that is nested too deeply, also in parts that are kept as they are.
+pub(super) fn check_depth(body: &[u8]) -> Result<(), ApiError> {
+    match marks(body).any(|(_, depth)| depth > DEPTH) {
+        true => Err(ApiError::bad_json(format!("The body is nested deeper than {DEPTH} levels"))),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a body with more elements than any request of another server has, before they are read.
 pub(super) fn check_elements(body: &[u8]) -> Result<(), ApiError> {
-    let (mut depth, mut elements, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
-    for byte in body {
+    match marks(body).filter(|(mark, depth)| *mark == b',' && *depth <= 2).nth(ELEMENTS) {
+        Some(_) => Err(ApiError::bad_json(format!("The body has more than {ELEMENTS} elements"))),
+        None => Ok(()),
+    }
+}
+
+/// What stands outside of strings, and within how many lists and objects.
+fn marks(body: &[u8]) -> impl Iterator<Item = (u8, usize)> {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    body.iter().filter_map(move |byte| {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
             b'{' | b'[' if !in_string => depth += 1,
             b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            b',' if !in_string && depth <= 2 => elements += 1,
             _ => {}
         }
-    }
-    if elements > ELEMENTS {
-        return Err(ApiError::bad_json(format!("The body has more than {ELEMENTS} elements")));
-    }
-    Ok(())
+        (!in_string).then_some((*byte, depth))
+    })
 }
 
 /// The parser would take a list for a struct without names, and the specification knows no body that is a list.

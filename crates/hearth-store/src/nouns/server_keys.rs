@@ -102,9 +102,9 @@ impl ServerKeys<'_, '_> {
         )
     }
 
-    /// Keeps what a document of a server told, itself only if it is given, and returns all keys of the server that are known then. What the server says itself replaces
-    /// what is known; what others say about it only adds, or makes a key good for longer that is the same. The caller holds the
-    /// server's lock.
+    /// Keeps what a document of a server told, the document itself only if it is given, and returns all keys of the server that are
+    /// known then. What the server says itself replaces what is known; what others say about it only adds, or makes a key good for
+    /// longer that is the same. The caller holds the server's lock.
     ///
     /// Old keys stay, since old events are proved by them, until the server has had more of them than anybody needs: then those go
     /// of which only others told, those that its own newest document does not name any more, and of them what ended first.
